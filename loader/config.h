@@ -1,0 +1,22 @@
+// config.json and its neighbours: numbers, texts and lists by dotted key. The only user of jansson
+// besides loader/safetensors and loader/tokenizer goes through loader/json.h.
+#ifndef KT_LOADER_CONFIG_H
+#define KT_LOADER_CONFIG_H
+
+#include "loader/value.h"
+#include "runtime/base/str.h"
+
+typedef struct kt_config kt_config;
+
+// Reads a JSON object into the arena. Limits: 64 MiB, depth 64, no duplicate keys. Errors: EFILE when it cannot be read,
+// EFORMAT with file, line and column.
+kt_status kt_config_open(kt_arena *arena, const char *path, const kt_config **out, kt_err *err) KT_MUST_CHECK;
+// The number or boolean (0, 1) at "a.b.c"; false if there is none.
+bool kt_config_number(const kt_config *config, kt_str key, kt_value *out);
+bool kt_config_text(const kt_config *config, kt_str key, kt_str *out);
+bool kt_config_has(const kt_config *config, kt_str key);
+const char *kt_config_path(const kt_config *config);
+// All dotted keys, for suggestions.
+const kt_str *kt_config_keys(const kt_config *config, size_t *n);
+
+#endif
