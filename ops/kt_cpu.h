@@ -8,17 +8,19 @@
 //         int64_t n = kt_cpu_dim(call, "n"), d = kt_cpu_dim(call, "d");
 //         float eps = (float)kt_cpu_param(call, "eps");
 //         ...
-//         return NULL;                                        // or a message: the run fails with it
+//         return NULL;                                        // or a message: the run fails with
+//         it
 //     }
 //     KT_CPU_OP("rms_norm", run)
 //
-// Names are those of op.yaml, groups included ("w.gate"). Asking for a name that the manifest does not
-// have is a bug in the op and ends the program with a message. Tensors are contiguous and row-major, in
-// the types of the contract. A logical weight `linear[n, k]` arrives as rows of f16 [n, k], whatever its
-// storage format is. An input that may be absent and is absent has data == NULL.
+// Names are those of op.yaml, groups included ("w.gate"). Asking for a name that the manifest does
+// not have is a bug in the op and ends the program with a message. Tensors are contiguous and
+// row-major, in the types of the contract. A logical weight `linear[n, k]` arrives as rows of f16
+// [n, k], whatever its storage format is. An input that may be absent and is absent has data ==
+// NULL.
 //
-// The function may use several threads through call->host->parallel_for, must not keep pointers after it
-// returns, and must write every element of its outputs.
+// The function may use several threads through call->host->parallel_for, must not keep pointers
+// after it returns, and must write every element of its outputs.
 #ifndef KT_CPU_H
 #define KT_CPU_H
 
@@ -49,12 +51,14 @@ typedef struct kt_cpu_number {
 // What the program offers to an implementation.
 typedef struct kt_cpu_host {
     int version; // KT_CPU_VERSION of the program
-    // run(ctx, begin, end) over 0 .. n on several threads; returns when all is done. Not to be nested.
+    // run(ctx, begin, end) over 0 .. n on several threads; returns when all is done. Not to be
+    // nested.
     void (*parallel_for)(const struct kt_cpu_host *host, int64_t n, int64_t grain,
         void (*run)(void *ctx, int64_t begin, int64_t end), void *ctx);
     void (*f16_to_f32)(const uint16_t *in, float *out, size_t n);
     void (*f32_to_f16)(const float *in, uint16_t *out, size_t n); // nearest even
-    // y[n, m] = x[n, k] w[m, k]^T with f32 sums; y has ldy floats a row. Uses several threads: not inside parallel_for.
+    // y[n, m] = x[n, k] w[m, k]^T with f32 sums; y has ldy floats a row. Uses several threads: not
+    // inside parallel_for.
     void (*matmul)(const struct kt_cpu_host *host, const uint16_t *x, const uint16_t *w, float *y,
         int64_t n, int64_t m, int64_t k, int64_t ldy);
     void *pool; // the program's own
@@ -76,8 +80,8 @@ typedef struct kt_cpu_op {
     const char *(*run)(const kt_cpu_call *call);
 } kt_cpu_op;
 
-// The one exported function: given the highest version that the program knows, the op, or NULL if it
-// needs a newer program.
+// The one exported function: given the highest version that the program knows, the op, or NULL if
+// it needs a newer program.
 typedef const kt_cpu_op *(*kt_cpu_query_function)(int host_version);
 
 // A row of the generated table of shipped ops; ends with a NULL name.
@@ -94,20 +98,17 @@ typedef struct kt_cpu_shipped {
 
 #define KT_CPU_OP(op_name, function)                                                               \
     KT_CPU_EXPORT const kt_cpu_op *kt_cpu_query(int host_version);                                 \
-    KT_CPU_EXPORT const kt_cpu_op *kt_cpu_query(int host_version)                                  \
-    {                                                                                              \
+    KT_CPU_EXPORT const kt_cpu_op *kt_cpu_query(int host_version) {                                \
         static const kt_cpu_op op = {KT_CPU_VERSION, op_name, function};                           \
         return host_version >= KT_CPU_VERSION ? &op : NULL;                                        \
     }
 
-static inline void kt_cpu_unknown(const char *what, const char *name)
-{
+static inline void kt_cpu_unknown(const char *what, const char *name) {
     fprintf(stderr, "kotaro: bug in an op's C file: its manifest has no %s '%s'\n", what, name);
     abort();
 }
 
-static inline const kt_cpu_tensor *kt_cpu_in(const kt_cpu_call *call, const char *name)
-{
+static inline const kt_cpu_tensor *kt_cpu_in(const kt_cpu_call *call, const char *name) {
     for (int i = 0; i < call->n_tensors; i++)
         if (strcmp(call->tensors[i].name, name) == 0) return &call->tensors[i];
     kt_cpu_unknown("tensor", name);
@@ -115,26 +116,34 @@ static inline const kt_cpu_tensor *kt_cpu_in(const kt_cpu_call *call, const char
 }
 
 static inline const kt_cpu_number *kt_cpu_number_of(
-    const kt_cpu_number *list, int n, const char *what, const char *name)
-{
+    const kt_cpu_number *list, int n, const char *what, const char *name) {
     for (int i = 0; i < n; i++)
         if (strcmp(list[i].name, name) == 0) return &list[i];
     kt_cpu_unknown(what, name);
     return NULL;
 }
 
-static inline int64_t kt_cpu_dim(const kt_cpu_call *call, const char *name)
-{
+static inline int64_t kt_cpu_dim(const kt_cpu_call *call, const char *name) {
     return (int64_t)kt_cpu_number_of(call->dims, call->n_dims, "dim", name)->value;
 }
 
-static inline double kt_cpu_param(const kt_cpu_call *call, const char *name)
-{
+static inline double kt_cpu_param(const kt_cpu_call *call, const char *name) {
     return kt_cpu_number_of(call->params, call->n_params, "parameter", name)->value;
 }
 
-static inline const char *kt_cpu_choice(const kt_cpu_call *call, const char *name)
-{
+// Sum of a[i] * b[i], in eight running sums that are added at the end.
+static inline float kt_cpu_dot(const float *a, const float *b, int64_t n) {
+    float sum[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++)
+            sum[j] += a[i + j] * b[i + j];
+    for (; i < n; i++)
+        sum[0] += a[i] * b[i];
+    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+static inline const char *kt_cpu_choice(const kt_cpu_call *call, const char *name) {
     return kt_cpu_number_of(call->params, call->n_params, "parameter", name)->text;
 }
 
