@@ -2,8 +2,7 @@
 
 #ifdef KT_STB_ONLY
 
-int kt_image_orientation(const uint8_t *exif, size_t n)
-{
+int kt_image_orientation(const uint8_t *exif, size_t n) {
     (void)exif, (void)n;
     return 1;
 }
@@ -15,20 +14,21 @@ int kt_image_orientation(const uint8_t *exif, size_t n)
 #include <stdlib.h>
 #include <string.h>
 
-enum { EXIF_MARK = 6, EXIF_MOST = 65533 }; // bytes; a JPEG segment holds no more, and neither does libexif
+enum {
+    EXIF_MARK = 6,
+    EXIF_MOST = 65533
+}; // bytes; a JPEG segment holds no more, and neither does libexif
 
 static const uint8_t exif_mark[EXIF_MARK] = {'E', 'x', 'i', 'f', 0, 0};
 
-static int orientation_of(ExifData *data)
-{
+static int orientation_of(ExifData *data) {
     ExifEntry *entry = exif_content_get_entry(data->ifd[EXIF_IFD_0], EXIF_TAG_ORIENTATION);
     if (entry == NULL || entry->format != EXIF_FORMAT_SHORT || entry->size < 2) return 1;
     int value = exif_get_short(entry->data, exif_data_get_byte_order(data));
     return value >= 1 && value <= 8 ? value : 1;
 }
 
-int kt_image_orientation(const uint8_t *exif, size_t n)
-{
+int kt_image_orientation(const uint8_t *exif, size_t n) {
     if (n > EXIF_MARK && memcmp(exif, exif_mark, EXIF_MARK) == 0) {
         exif += EXIF_MARK;
         n -= EXIF_MARK;

@@ -1,9 +1,10 @@
 #include "loader/image_parts.h"
 
+#include "runtime/base/arena.h"
+
 #ifdef KT_STB_ONLY
 
-kt_status kt_image_read_jpeg(kt_image_job *job)
-{
+kt_status kt_image_read_jpeg(kt_image_job *job) {
     return kt_image_read_stb(job);
 }
 
@@ -18,7 +19,9 @@ kt_status kt_image_read_jpeg(kt_image_job *job)
 
 #include <jerror.h>
 
-enum { MOST_SCANS = 500 }; // a small progressive file can ask for any number of passes over a large picture
+enum {
+    MOST_SCANS = 500
+}; // a small progressive file can ask for any number of passes over a large picture
 
 // Everything that must outlive a longjmp.
 typedef struct reader {
@@ -32,44 +35,44 @@ typedef struct reader {
     uint8_t *cmyk; // one row of 4 bytes a pixel
 } reader;
 
-static reader *reader_of(j_common_ptr jpeg)
-{
+static reader *reader_of(j_common_ptr jpeg) {
     return (reader *)jpeg->client_data;
 }
 
-static void on_error(j_common_ptr jpeg)
-{
+static void on_error(j_common_ptr jpeg) {
     reader *r = reader_of(jpeg);
     jpeg->err->format_message(jpeg, r->text);
     longjmp(r->back, 1);
 }
 
-// libjpeg repairs what it can and warns. Lost pixel data is an error here; oddities around them are not.
-static void on_message(j_common_ptr jpeg, int level)
-{
+// libjpeg repairs what it can and warns. Lost pixel data is an error here; oddities around them are
+// not.
+static void on_message(j_common_ptr jpeg, int level) {
     if (level >= 0) return;
     reader *r = reader_of(jpeg);
     switch (jpeg->err->msg_code) {
-    case JWRN_JPEG_EOF: r->is_cut = true; break;
+    case JWRN_JPEG_EOF:
+        r->is_cut = true;
+        break;
     case JWRN_HIT_MARKER:
     case JWRN_HUFF_BAD_CODE:
     case JWRN_ARITH_BAD_CODE:
-    case JWRN_MUST_RESYNC: break;
-    default: return;
+    case JWRN_MUST_RESYNC:
+        break;
+    default:
+        return;
     }
     on_error(jpeg);
 }
 
-static void on_progress(j_common_ptr jpeg)
-{
+static void on_progress(j_common_ptr jpeg) {
     reader *r = reader_of(jpeg);
     if (!jpeg->is_decompressor || r->jpeg.input_scan_number <= MOST_SCANS) return;
     (void)snprintf(r->text, sizeof r->text, "more than %d scans", MOST_SCANS);
     longjmp(r->back, 1);
 }
 
-static void find_orientation(reader *r)
-{
+static void find_orientation(reader *r) {
     static const char mark[] = "Exif\0"; // and the 0 that ends the string
     for (jpeg_saved_marker_ptr m = r->jpeg.marker_list; m != NULL; m = m->next) {
         if (m->marker != JPEG_APP0 + 1 || m->data_length < sizeof mark) continue;
@@ -87,16 +90,14 @@ static uint8_t mul_255(int a, int b) // a * b / 255, rounded
 
 // Stored CMYK is inverted, as Adobe writes it, with or without its marker.
 // Source: python-pillow, src/libImaging/Convert.c, cmyk2rgb; JpegImagePlugin.py, rawmode "CMYK;I".
-static void cmyk_to_rgb(const uint8_t *cmyk, uint8_t *rgb, size_t n)
-{
+static void cmyk_to_rgb(const uint8_t *cmyk, uint8_t *rgb, size_t n) {
     for (size_t i = 0; i < n; i++, cmyk += 4, rgb += 3)
         for (int c = 0; c < 3; c++) {
             rgb[c] = (uint8_t)(cmyk[3] - mul_255(255 - cmyk[c], cmyk[3]));
         }
 }
 
-static kt_status read_pixels(reader *r)
-{
+static kt_status read_pixels(reader *r) {
     struct jpeg_decompress_struct *jpeg = &r->jpeg;
     kt_image *out = r->job->out;
     size_t width = (size_t)out->width;
@@ -116,8 +117,7 @@ static kt_status read_pixels(reader *r)
     return KT_OK;
 }
 
-static kt_status read_all(reader *r)
-{
+static kt_status read_all(reader *r) {
     struct jpeg_decompress_struct *jpeg = &r->jpeg;
     kt_image_job *job = r->job;
     jpeg_mem_src(jpeg, job->source.at, (unsigned long)job->source.n);
@@ -134,20 +134,19 @@ static kt_status read_all(reader *r)
     return read_pixels(r);
 }
 
-static kt_status fail(reader *r)
-{
+static kt_status fail(reader *r) {
     kt_image_job *job = r->job;
     if (r->is_cut)
         return KT_FAIL(job->err, KT_EIMAGE,
-            "'%s' is cut short: its JPEG data ends after %zu bytes, before the picture is complete; get "
+            "'%s' is cut short: its JPEG data ends after %zu bytes, before the picture is "
+            "complete; get "
             "the file again",
             job->source.name, job->source.n);
     return KT_FAIL(job->err, KT_EIMAGE,
         "'%s' is a broken JPEG: %s; get the file again or save it anew", job->source.name, r->text);
 }
 
-kt_status kt_image_read_jpeg(kt_image_job *job)
-{
+kt_status kt_image_read_jpeg(kt_image_job *job) {
     reader *r = calloc(1, sizeof *r);
     if (r == NULL) kt_out_of_memory(sizeof *r);
     r->job = job;

@@ -1,8 +1,9 @@
-// Between image.c and the decoders: what one decoder is given and must give back. Not for other modules.
+// Between image.c and the decoders: what one decoder is given and must give back. Not for other
+// modules.
 //
-// A decoder finds height and width, calls kt_image_alloc (which checks the limits) and fills out->rgb. It
-// sets out->orientation if the file has EXIF. On failure it writes the message with KT_FAIL and may leave
-// pixels in *out; image.c releases them.
+// A decoder finds height and width, calls kt_image_alloc (which checks the limits) and fills
+// out->rgb. It sets out->orientation if the file has EXIF. On failure it writes the message with
+// KT_FAIL and may leave pixels in *out; image.c releases them.
 #ifndef KT_LOADER_IMAGE_PARTS_H
 #define KT_LOADER_IMAGE_PARTS_H
 
@@ -23,7 +24,8 @@ kt_status kt_image_read_png(kt_image_job *job) KT_MUST_CHECK;  // image_png.c
 kt_status kt_image_read_webp(kt_image_job *job) KT_MUST_CHECK; // image_webp.c
 kt_status kt_image_read_stb(kt_image_job *job) KT_MUST_CHECK;  // image_stb.c
 
-// Orientation 1 .. 8 of an EXIF block (with or without "Exif\0\0" in front); 1 if it has none. image_exif.c
+// Orientation 1 .. 8 of an EXIF block (with or without "Exif\0\0" in front); 1 if it has none.
+// image_exif.c
 int kt_image_orientation(const uint8_t *exif, size_t n);
 
 #endif

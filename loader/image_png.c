@@ -1,9 +1,10 @@
 #include "loader/image_parts.h"
 
+#include "runtime/base/arena.h"
+
 #ifdef KT_STB_ONLY
 
-kt_status kt_image_read_png(kt_image_job *job)
-{
+kt_status kt_image_read_png(kt_image_job *job) {
     return kt_image_read_stb(job);
 }
 
@@ -30,20 +31,17 @@ typedef struct reader {
     png_bytep *rows;
 } reader;
 
-static void on_error(png_structp png, png_const_charp text)
-{
+static void on_error(png_structp png, png_const_charp text) {
     reader *r = png_get_error_ptr(png);
     (void)snprintf(r->text, sizeof r->text, "%s", text);
     longjmp(r->back, 1);
 }
 
-static void on_warning(png_structp png, png_const_charp text)
-{
+static void on_warning(png_structp png, png_const_charp text) {
     (void)png, (void)text;
 }
 
-static void on_read(png_structp png, png_bytep to, size_t n)
-{
+static void on_read(png_structp png, png_bytep to, size_t n) {
     reader *r = png_get_io_ptr(png);
     if (n > r->job->source.n - r->at) {
         r->is_cut = true;
@@ -53,8 +51,7 @@ static void on_read(png_structp png, png_bytep to, size_t n)
     r->at += n;
 }
 
-static void find_orientation(reader *r, png_infop info)
-{
+static void find_orientation(reader *r, png_infop info) {
     png_uint_32 n = 0;
     png_bytep exif = NULL;
     if (png_get_eXIf_1(r->png, info, &n, &exif) == 0) return;
@@ -62,8 +59,7 @@ static void find_orientation(reader *r, png_infop info)
 }
 
 // To 8-bit RGB: palettes looked up, grey repeated, alpha dropped, the high byte of 16 bits.
-static void set_transforms(reader *r)
-{
+static void set_transforms(reader *r) {
     png_byte type = png_get_color_type(r->png, r->info);
     if (type == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(r->png);
     if (type == PNG_COLOR_TYPE_GRAY) png_set_expand_gray_1_2_4_to_8(r->png);
@@ -74,8 +70,7 @@ static void set_transforms(reader *r)
     png_read_update_info(r->png, r->info);
 }
 
-static kt_status read_all(reader *r)
-{
+static kt_status read_all(reader *r) {
     kt_image_job *job = r->job;
     png_set_user_limits(r->png, KT_IMAGE_MAX_SIDE, KT_IMAGE_MAX_SIDE);
     png_set_chunk_cache_max(r->png, MOST_CHUNKS);
@@ -99,20 +94,19 @@ static kt_status read_all(reader *r)
     return KT_OK;
 }
 
-static kt_status fail(reader *r)
-{
+static kt_status fail(reader *r) {
     kt_image_job *job = r->job;
     if (r->is_cut)
         return KT_FAIL(job->err, KT_EIMAGE,
-            "'%s' is cut short: its PNG data ends after %zu bytes, before the picture is complete; get "
+            "'%s' is cut short: its PNG data ends after %zu bytes, before the picture is complete; "
+            "get "
             "the file again",
             job->source.name, job->source.n);
     return KT_FAIL(job->err, KT_EIMAGE,
         "'%s' is a broken PNG: %s; get the file again or save it anew", job->source.name, r->text);
 }
 
-kt_status kt_image_read_png(kt_image_job *job)
-{
+kt_status kt_image_read_png(kt_image_job *job) {
     reader *r = calloc(1, sizeof *r);
     if (r == NULL) kt_out_of_memory(sizeof *r);
     r->job = job;

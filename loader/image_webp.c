@@ -2,8 +2,7 @@
 
 #ifdef KT_STB_ONLY
 
-kt_status kt_image_read_webp(kt_image_job *job)
-{
+kt_status kt_image_read_webp(kt_image_job *job) {
     job->out->format = "WebP";
     return KT_FAIL(job->err, KT_EIMAGE,
         "'%s' is a WebP, which this build cannot read; save it as PNG or JPEG", job->source.name);
@@ -17,22 +16,20 @@ kt_status kt_image_read_webp(kt_image_job *job)
 #include <stdlib.h>
 #include <string.h>
 
-static kt_status fail_cut(kt_image_job *job)
-{
+static kt_status fail_cut(kt_image_job *job) {
     return KT_FAIL(job->err, KT_EIMAGE,
-        "'%s' is cut short: its WebP data ends after %zu bytes, before the picture is complete; get the "
+        "'%s' is cut short: its WebP data ends after %zu bytes, before the picture is complete; "
+        "get the "
         "file again",
         job->source.name, job->source.n);
 }
 
-static kt_status fail_broken(kt_image_job *job)
-{
-    return KT_FAIL(job->err, KT_EIMAGE,
-        "'%s' is a broken WebP; get the file again or save it anew", job->source.name);
+static kt_status fail_broken(kt_image_job *job) {
+    return KT_FAIL(job->err, KT_EIMAGE, "'%s' is a broken WebP; get the file again or save it anew",
+        job->source.name);
 }
 
-static void find_orientation(kt_image_job *job, WebPDemuxer *demux)
-{
+static void find_orientation(kt_image_job *job, WebPDemuxer *demux) {
     WebPChunkIterator chunk;
     memset(&chunk, 0, sizeof chunk);
     if (WebPDemuxGetChunk(demux, "EXIF", 1, &chunk))
@@ -41,8 +38,7 @@ static void find_orientation(kt_image_job *job, WebPDemuxer *demux)
 }
 
 // The first frame, placed on a canvas of zeros where it does not cover it.
-static kt_status read_frame(kt_image_job *job, const WebPIterator *frame)
-{
+static kt_status read_frame(kt_image_job *job, const WebPIterator *frame) {
     const kt_image *out = job->out;
     int width = 0, height = 0;
     if (!frame->complete) return fail_cut(job);
@@ -60,8 +56,7 @@ static kt_status read_frame(kt_image_job *job, const WebPIterator *frame)
     return KT_OK;
 }
 
-kt_status kt_image_read_webp(kt_image_job *job)
-{
+kt_status kt_image_read_webp(kt_image_job *job) {
     job->out->format = "WebP";
     WebPData data = {job->source.at, job->source.n};
     WebPDemuxState state = WEBP_DEMUX_PARSE_ERROR;
