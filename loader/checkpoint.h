@@ -12,6 +12,7 @@
 // One stored tensor as its file describes it.
 typedef struct kt_stored {
     kt_str name;
+    kt_str type; // the element type as the file names it ("BF16")
     kt_dtype dtype;
     int rank;
     int64_t shape[KT_MAX_RANK];

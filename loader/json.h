@@ -49,8 +49,9 @@ typedef struct kt_json_object {
 } kt_json_object;
 
 typedef struct kt_json_limits {
-    int64_t bytes; // of the text
-    int depth;     // of lists and objects within each other
+    int64_t bytes;  // of the text
+    int depth;      // of lists and objects within each other
+    int64_t values; // in all; bounds the memory, about 150 bytes each while parsing
 } kt_json_limits;
 
 // Parses one value. `name` stands for the text in messages ("config.json"). Errors: EFORMAT as
