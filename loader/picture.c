@@ -53,7 +53,7 @@ static grid find_grid(const kt_picture_params *p, size s) {
     int many = wanted < p->slices ? (int)wanted : p->slices;
     if (many <= 1) return (grid){0, 0};
     grid best = {1, 1};
-    double least = INFINITY, aspect = log(s.width / s.height);
+    double least = HUGE_VAL, aspect = log(s.width / s.height);
     for (int n = many - 1; n <= many + 1; n++) {
         if (n == 1 || n > p->slices) continue;
         for (int cols = 1; cols <= n; cols++) {
