@@ -34,6 +34,8 @@ typedef struct kt_gpu_options {
     FILE *trace;     // one line per driver call, from before the context is made
 } kt_gpu_options;
 
+enum { KT_GPU_RECENT = 4 }; // launches remembered for messages
+
 typedef struct kt_gpu_blocks kt_gpu_blocks; // the list of memory, memory.c
 
 typedef struct kt_gpu {
@@ -49,7 +51,9 @@ typedef struct kt_gpu {
     double context_ms;          // primary context, streams
     kt_gpu_blocks *blocks;
     bool lost;
-    kt_err loss; // why, when lost
+    kt_err loss;                    // why, when lost
+    unsigned n_launches;            // launches and graph launches so far
+    char recent[KT_GPU_RECENT][64]; // names of the last ones, by number modulo KT_GPU_RECENT
 } kt_gpu;
 
 // Opens the driver if needed. `options` may be NULL (device 0). Errors: EDRIVER, EMEMORY (context
@@ -81,6 +85,8 @@ kt_status kt_gpu_event_done(kt_gpu *gpu, kt_cu_event event, bool *done, kt_err *
 kt_status kt_gpu_stream_after(
     kt_gpu *gpu, kt_cu_stream stream, kt_cu_event event, kt_err *err) KT_MUST_CHECK;
 
+// For launch.c and graph.c: keeps the name for the message of a later sticky error.
+void kt_gpu_remember(kt_gpu *gpu, const char *name);
 // For gpu/*.c: turns a code into a status and notices a lost GPU.
 kt_status kt_gpu_check(
     kt_gpu *gpu, kt_cu_result code, const char *call, const char *doing, kt_err *err);

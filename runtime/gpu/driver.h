@@ -225,6 +225,7 @@ typedef struct kt_driver {
     char path[512];          // the file, as far as the system tells
     FILE *trace;             // kt_driver_trace; NULL: off
     uint64_t n_traced;
+    int n_opened; // times that kt_driver_open gave it out
 } kt_driver;
 
 // One row of the table, for tests and for `kotaro doctor`.
