@@ -83,6 +83,8 @@ typedef struct kt_os_library kt_os_library;
 kt_os_library *kt_os_library_open(const char *path, kt_buf *why);
 void *kt_os_library_find(kt_os_library *library, const char *symbol); // NULL if absent
 void kt_os_library_close(kt_os_library *library);
+// The file that it came from, 0-terminated in out[n]. false if the system does not tell.
+bool kt_os_library_path(kt_os_library *library, char *out, size_t n);
 // A function pointer from an object pointer, which C has no cast for.
 typedef void (*kt_os_function)(void);
 kt_os_function kt_os_library_function(kt_os_library *library, const char *symbol);

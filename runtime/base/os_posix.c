@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -353,6 +354,14 @@ void *kt_os_library_find(kt_os_library *library, const char *symbol) {
 
 void kt_os_library_close(kt_os_library *library) {
     if (library != NULL) dlclose(library);
+}
+
+bool kt_os_library_path(kt_os_library *library, char *out, size_t n) {
+    struct link_map *map = NULL;
+    out[0] = 0;
+    if (dlinfo(library, RTLD_DI_LINKMAP, &map) != 0 || map == NULL) return false;
+    (void)snprintf(out, n, "%s", map->l_name);
+    return out[0] != 0;
 }
 
 kt_os_function kt_os_library_function(kt_os_library *library, const char *symbol) {
