@@ -23,6 +23,7 @@ struct kt_node {
     kt_place at;      // of the value; an error inside the text can be located if `exact`
     kt_str text;      // scalar
     bool quoted;      // scalar written with quotes or as a block
+    bool flow;        // stands inside { } or [ ]
     bool exact;       // scalar on one line without escapes: byte i of text stands at column + i
     const kt_node *const *items; // list
     const kt_pair *pairs;        // map, in file order
