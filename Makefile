@@ -1,0 +1,143 @@
+# Kotaro. GNU make, no configure step; everything made goes to build/ (build-san/ with SAN=1).
+#
+#   make            build/kotaro and build/kotaro-run: one program under two names
+#   make run        an analysis of examples/scene.jpg
+#   make test       all tests that need no GPU       make test-gpu   those that need one
+#   make test-san   make test under the address and undefined-behaviour sanitizers
+#   make lint       format, tidy, headers, layers, Windows, pipelines       make fmt   formats
+#   make dist       dist/kotaro/ and its archive     make nvrtc      NVIDIA's run-time compiler, pinned
+#
+# The first build on Debian installs the packages it misses (tools/setup.sh); elsewhere it names them.
+# Variables: CC, CFLAGS (added at the end), SAN=1, JOBS, V=1 (show the commands), LIBS (instead of the static ones).
+SHELL := /bin/sh
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(MAKELEVEL),0)
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+MAKEFLAGS += -j$(JOBS)
+endif
+
+B := $(if $(SAN),build-san,build)
+Q := $(if $(V),,@)
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef \
+    -Wwrite-strings -Wdouble-promotion -Wformat=2 -Werror
+ifdef SAN
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+endif
+FLAGS := -std=c11 $(WARN) -g $(SANITIZE) -I.
+OPTIMIZE := $(if $(SAN),-O1,-O2)
+OPTIMIZE_OPS := $(if $(SAN),-O1,-O3)
+STATIC := yaml jansson pcre2-8 utf8proc jpeg png16 z webpdemux webp exif crypto
+LIBS := $(STATIC:%=-l:lib%.a)
+SYSTEM := -lm -ldl -lpthread
+
+# ---- what there is
+
+COMMANDS := $(wildcard tools/kotaro.c tools/cmd_*.c)
+SOURCES := $(wildcard runtime/*.c runtime/*/*.c loader/*.c ptx/*.c) \
+    $(filter-out $(COMMANDS) tools/embed.c,$(wildcard tools/*.c))
+OPS := $(foreach f,$(wildcard ops/*/*.c),$(if $(filter $(notdir $(f:/$(notdir $(f))=)).c,$(notdir $(f))),$f))
+HEADERS := $(wildcard ptx/device/*.cuh)
+TESTS := $(wildcard tests/test_*.c)
+GPU_TESTS := $(wildcard tests/gpu_*.c)
+SHARED_TESTS := $(filter-out $(TESTS) $(GPU_TESTS) tests/fuzz_%.c,$(wildcard tests/*.c))
+
+OBJECTS := $(SOURCES:%.c=$B/%.o) $(OPS:%.c=$B/%.o) $B/gen/cpu_ops.o $B/gen/device_headers.o
+COMMAND_OBJECTS := $(COMMANDS:%.c=$B/%.o)
+SHARED_OBJECTS := $(SHARED_TESTS:%.c=$B/%.o)
+TEST_PROGRAMS := $(TESTS:%.c=$B/%)
+GPU_PROGRAMS := $(GPU_TESTS:%.c=$B/%)
+
+# ---- the program
+
+.PHONY: all lib tests run test test-gpu test-san lint fmt dist nvrtc clean FORCE
+all: $B/kotaro-run
+lib: $B/libkotaro.a
+tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
+
+$B/kotaro-run: $B/kotaro
+	@ln -f $< $@
+
+$B/kotaro: $(COMMAND_OBJECTS) $B/libkotaro.a
+	@echo "  link $@"
+	$Q$(CC) $(SANITIZE) -Wl,-z,relro,-z,now -o $@ $^ $(LIBS) $(SYSTEM)
+
+$B/libkotaro.a: $(OBJECTS)
+	@rm -f $@ && ar rcs $@ $^
+
+$B/%.o: %.c | $B/setup
+	@mkdir -p $(@D) && echo "  cc $<"
+	$Q$(CC) $(FLAGS) $(OPTIMIZE) $(DEFINE) -MMD -MP $(CFLAGS) -c $< -o $@
+
+$B/gen/%.o: $B/gen/%.c | $B/setup
+	$Q$(CC) $(FLAGS) $(OPTIMIZE) $(CFLAGS) -c $< -o $@
+
+# Every op's C file exports kt_cpu_query; inside the program each has a name of its own.
+$B/ops/%.o: OPTIMIZE := $(OPTIMIZE_OPS)
+$B/ops/%.o: DEFINE = -Dkt_cpu_query=kt_cpu_query_$(*F)
+
+# Generated again on every run, replaced only when different: files come and go.
+$B/gen/cpu_ops.c: FORCE
+	@tools/gen_cpu_ops.sh $(OPS) | tools/replace.sh $@
+
+$B/gen/device_headers.c: $B/embed $(HEADERS) FORCE
+	@$B/embed $(HEADERS) | tools/replace.sh $@
+
+$B/embed: tools/embed.c | $B/setup
+	$Q$(CC) $(FLAGS) $(CFLAGS) $< -o $@
+
+$B/setup: tools/setup.sh
+	@mkdir -p $B
+	@CC="$(CC)" tools/setup.sh build
+	@touch $@
+
+# ---- tests
+
+.SECONDARY: $(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o)
+$B/tests/%: $B/tests/%.o $(SHARED_OBJECTS) $B/libkotaro.a
+	@echo "  link $@"
+	$Q$(CC) $(SANITIZE) -o $@ $^ $(LIBS) -lcmocka $(SYSTEM)
+$(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o) $(SHARED_OBJECTS): | $B/setup-test
+
+$B/setup-test: tools/setup.sh | $B/setup
+	@CC="$(CC)" tools/setup.sh test
+	@touch $@
+
+run: all
+	$B/kotaro-run pipelines/full.yaml examples/scene.jpg
+
+test: all $(TEST_PROGRAMS)
+	@tools/fetch_nvrtc.sh || echo "tests that need NVRTC are skipped"
+	@BUILD=$B tests/run.sh $(TEST_PROGRAMS) $(wildcard tests/*_test.sh)
+
+test-gpu: all $(GPU_PROGRAMS)
+	@BUILD=$B tests/run.sh --gpu $(GPU_PROGRAMS) $(wildcard tests/gpu/*.sh)
+
+test-san:
+	$(MAKE) SAN=1 test
+
+# ---- the rest
+
+lint: all
+	@tools/setup.sh lint
+	@FLAGS="$(FLAGS)" tools/lint.sh
+
+fmt:
+	@tools/setup.sh lint
+	clang-format-14 -i $$(tools/files.sh c)
+
+nvrtc:
+	@tools/fetch_nvrtc.sh --pinned
+
+dist: all nvrtc
+	tools/dist.sh
+
+clean:
+	rm -rf build build-san dist
+
+-include $(OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(SHARED_OBJECTS:.o=.d) \
+    $(TESTS:%.c=$B/%.d) $(GPU_TESTS:%.c=$B/%.d)
