@@ -5,8 +5,8 @@
 // Pillow's Image.open(...).convert('RGB'): alpha is dropped and not composited, palettes are looked
 // up, grey is repeated, no colour profile and no gamma is applied. Two things differ on purpose:
 // 16-bit grey PNGs keep the high byte (Pillow clips them to white), and a file that is cut short is
-// an error also where Pillow accepts it (progressive JPEG). Of an animation the first frame is
-// taken. HEIC, AVIF, JPEG XL, TIFF and SVG are recognised and refused by name.
+// an error also where Pillow accepts it (progressive JPEG, PNG without its end). Of an animation
+// the first frame is taken. HEIC, AVIF, JPEG XL, TIFF and SVG are recognised and refused by name.
 //
 // With KT_STB_ONLY defined, stb_image is the whole decoder: no libjpeg, libpng, libwebp or libexif.
 // Its bytes differ from Pillow's by a few units, WebP is refused, and orientation is 1.

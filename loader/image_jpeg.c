@@ -97,6 +97,16 @@ static void cmyk_to_rgb(const uint8_t *cmyk, uint8_t *rgb, size_t n) {
         }
 }
 
+// Whether every coefficient came in full precision. A progressive file that lost its last scans but
+// has an end mark passes without a warning; what it shows is a draft.
+static bool is_refined(const struct jpeg_decompress_struct *jpeg) {
+    if (!jpeg->progressive_mode || jpeg->coef_bits == NULL) return true;
+    for (int c = 0; c < jpeg->num_components; c++)
+        for (int i = 0; i < DCTSIZE2; i++)
+            if (jpeg->coef_bits[c][i] != 0) return false;
+    return true;
+}
+
 static kt_status read_pixels(reader *r) {
     struct jpeg_decompress_struct *jpeg = &r->jpeg;
     kt_image *out = r->job->out;
@@ -106,7 +116,11 @@ static kt_status read_pixels(reader *r) {
         r->cmyk = malloc(4 * width);
         if (r->cmyk == NULL) kt_out_of_memory(4 * width);
     }
-    jpeg_start_decompress(jpeg);
+    jpeg_start_decompress(jpeg); // reads all scans of a progressive file
+    if (!is_refined(jpeg)) {
+        r->is_cut = true;
+        ERREXIT(jpeg, JERR_EMPTY_IMAGE); // the way out; the message is that of a cut file
+    }
     while (jpeg->output_scanline < jpeg->output_height) {
         uint8_t *row = out->rgb + 3 * width * jpeg->output_scanline;
         JSAMPROW into = is_cmyk ? r->cmyk : row;

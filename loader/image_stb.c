@@ -40,19 +40,22 @@
 #pragma GCC diagnostic pop
 #endif
 
-// stb_image takes zeros for bytes past the end. Reading through callbacks shows that it wanted
-// them.
+// stb_image takes zeros, or whatever was there, for bytes past the end. Reading through callbacks
+// shows that it wanted them: into its own buffer it asks for more than it needs, and nothing more
+// is the end; into any other place it asks for exactly what it needs.
 typedef struct stream {
     const uint8_t *at;
     size_t n, pos;
-    bool is_cut; // more was wanted than there is
+    const char *buffer; // stb_image's own: the first place that it reads into
+    bool is_cut;        // more was needed than there is
 } stream;
 
 static int on_read(void *user, char *to, int size) {
     stream *s = user;
     size_t n = (size_t)size;
     if (n > s->n - s->pos) n = s->n - s->pos;
-    if (n == 0 && size > 0) s->is_cut = true;
+    if (s->buffer == NULL) s->buffer = to;
+    if (size > 0 && n < (to == s->buffer ? 1 : (size_t)size)) s->is_cut = true;
     memcpy(to, s->at + s->pos, n);
     s->pos += n;
     return (int)n;
@@ -89,12 +92,12 @@ static kt_status fail(kt_image_job *job, const stream *s) {
 
 kt_status kt_image_read_stb(kt_image_job *job) {
     int width = 0, height = 0, channels = 0;
-    stream s = {job->source.at, job->source.n, 0, false};
+    stream s = {job->source.at, job->source.n, 0, NULL, false};
     if (!stbi_info_from_callbacks(&stream_calls, &s, &width, &height, &channels))
         return fail(job, &s);
     KT_TRY(kt_image_alloc(job, height, width));
 
-    s = (stream){job->source.at, job->source.n, 0, false};
+    s = (stream){job->source.at, job->source.n, 0, NULL, false};
     int new_width = 0, new_height = 0;
     uint8_t *rgb =
         stbi_load_from_callbacks(&stream_calls, &s, &new_width, &new_height, &channels, 3);
