@@ -60,7 +60,7 @@ EOT
         if grep -q '^not ok' "$log"; then
             grep -v -e '^ok ' -e ' # SKIP' -e '^1\.\.' "$log" | head -60 | sed 's/^/    /'
         fi
-        if [ "$status" -gt 1 ] || ! grep -q '^not ok' "$log"; then
+        if [ "$status" -ge 124 ] || ! grep -q '^not ok' "$log"; then
             echo "    exit status $status; the end of $log:"
             tail -25 "$log" | sed 's/^/    /'
         fi

@@ -1,5 +1,7 @@
-// Writes the named files as a C table of texts: build/gen/device_headers.c. Runs during the build only.
+// Writes the named files as a C table of texts: build/gen/device_headers.c. Runs during the build
+// only.
 #include <stdio.h>
+#include <string.h>
 
 static int print_bytes(const char *path, int number) {
     FILE *file = fopen(path, "rb");
@@ -24,7 +26,9 @@ int main(int argc, char **argv) {
     }
     printf("const kt_device_header kt_device_headers[] = {\n");
     for (int i = 1; i < argc; i++) {
-        printf("{\"%s\", text_%d, sizeof text_%d - 1},\n", argv[i], i, i);
+        const char *slash = strrchr(argv[i], '/');
+        const char *name = slash == NULL ? argv[i] : slash + 1; // as kernels include it
+        printf("{\"%s\", text_%d, sizeof text_%d - 1},\n", name, i, i);
     }
     printf("{NULL, NULL, 0},\n};\n");
     return ferror(stdout) || fflush(stdout) != 0;

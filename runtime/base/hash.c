@@ -52,7 +52,7 @@ kt_hash kt_hash_bytes(const void *bytes, size_t n) {
 
 void kt_hash_hex(kt_hash hash, char out[65]) {
     static const char digits[] = "0123456789abcdef";
-    for (int i = 0; i < 32; i++) {
+    for (size_t i = 0; i < 32; i++) {
         out[2 * i] = digits[hash.bytes[i] >> 4];
         out[2 * i + 1] = digits[hash.bytes[i] & 15];
     }

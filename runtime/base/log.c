@@ -4,7 +4,6 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
-#include <string.h>
 
 enum { LINE_BYTES = 8192 };
 
@@ -27,8 +26,7 @@ static void clear_progress(void) {
 static void put_line(const char *lead, const char *fmt, va_list args) KT_PRINTF(2, 0);
 static void put_line(const char *lead, const char *fmt, va_list args) {
     char line[LINE_BYTES];
-    size_t at = strlen(lead);
-    memcpy(line, lead, at);
+    size_t at = (size_t)snprintf(line, sizeof line, "%s", lead);
     int n = vsnprintf(line + at, sizeof line - at - 1, fmt, args);
     size_t end = n < 0 ? at : at + (size_t)n;
     if (end > sizeof line - 2) end = sizeof line - 2;

@@ -1,5 +1,6 @@
 #ifndef _WIN32
-#define _GNU_SOURCE // pipe2, sched_getaffinity, O_CLOEXEC, O_NOFOLLOW
+// For pipe2, sched_getaffinity, dlinfo, environ.
+#define _GNU_SOURCE // NOLINT(bugprone-reserved-identifier,readability-identifier-naming)
 #endif
 #include "runtime/base/os.h"
 #ifndef _WIN32
@@ -24,8 +25,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-extern char **environ;
 
 // ---- files
 
@@ -328,7 +327,8 @@ int kt_os_run(const char *const *argv, kt_buf *out) {
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
     pid_t pid;
     // posix_spawnp promises not to write to argv; its type predates const.
-    char *const *args = (char *const *)(uintptr_t)argv;
+    char *const *args;
+    memcpy(&args, &argv, sizeof args);
     int failed = posix_spawnp(&pid, argv[0], &actions, NULL, args, environ);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);

@@ -602,6 +602,17 @@ void kt_os_library_close(kt_os_library *library) {
     if (library != NULL) FreeLibrary((HMODULE)(void *)library);
 }
 
+bool kt_os_library_path(kt_os_library *library, char *out, size_t n) {
+    out[0] = 0;
+    wchar_t path[MAX_PATH]; // a longer one is cut, which the count tells
+    DWORD have = GetModuleFileNameW((HMODULE)(void *)library, path, MAX_PATH);
+    if (have == 0 || have >= MAX_PATH) return false;
+    kt_arena tmp = {0};
+    int printed = snprintf(out, n, "%s", narrow_path(&tmp, path));
+    kt_arena_deinit(&tmp);
+    return printed > 0;
+}
+
 // ---- threads
 
 struct kt_os_thread {

@@ -1,0 +1,69 @@
+#!/bin/sh
+# Every check that needs no running: format, tidy, headers alone, layers, compilation for Windows, `kotaro check`.
+# usage: FLAGS="compiler flags" lint.sh [STEP...]     (make lint)
+set -u
+cd "$(dirname "$0")/.."
+FLAGS=${FLAGS:--std=c11 -I.}
+JOBS=${JOBS:-2}
+[ $# -gt 0 ] || set -- format tidy headers layers windows manifests
+
+format() {
+    tools/files.sh c | xargs clang-format-14 --dry-run -Werror
+}
+
+tidy() {
+    # Functions count as used here that another file calls; -Wno- silences what only gcc's flags ask for.
+    tools/files.sh host | xargs -P "$JOBS" -I{} clang-tidy-14 --quiet {} -- $FLAGS 2>build/tidy.log >build/tidy.out
+    status=$?
+    cat build/tidy.out
+    [ $status -eq 0 ] || grep -h 'error:' build/tidy.log
+    return $status
+}
+
+headers() {
+    bad=0
+    for header in $(tools/files.sh headers); do
+        printf '#include "%s"\ntypedef int kt_not_empty;\n' "$header" |
+            ${CC:-gcc} $FLAGS -fsyntax-only -x c - || { echo "$header does not compile alone"; bad=1; }
+    done
+    return $bad
+}
+
+layers() {
+    tools/check_layers.sh
+}
+
+# Objects only: Debian has none of the libraries for Windows, but their headers serve. They are copied so that the
+# compiler sees them and no other header of this system.
+windows() {
+    rm -rf build/win-include
+    mkdir -p build/win-include
+    for folder in /usr/include "/usr/include/$(gcc -dumpmachine)"; do
+        for name in yaml.h 'jansson*.h' jpeglib.h jconfig.h jmorecfg.h jerror.h png.h pngconf.h pnglibconf.h zlib.h \
+            zconf.h webp libexif pcre2.h utf8proc.h openssl stb; do
+            for found in "$folder"/$name; do
+                [ ! -e "$found" ] || cp -rL "$found" build/win-include/
+            done
+        done
+    done
+    find runtime loader ptx ops tools -name '*.c' | LC_ALL=C sort |
+        xargs -P "$JOBS" -I{} x86_64-w64-mingw32-gcc $FLAGS -O1 -D_WIN32_WINNT=0x0A00 -D__USE_MINGW_ANSI_STDIO=1 \
+            -isystem build/win-include -c {} -o /dev/null
+}
+
+manifests() {
+    bad=0
+    for file in pipelines/*.yaml ops/*/op.yaml; do
+        build/kotaro check "$file" >build/check.log 2>&1 || { cat build/check.log; bad=1; }
+    done
+    return $bad
+}
+
+failed=
+for step; do
+    if $step; then echo "lint: $step: ok"; else
+        echo "lint: $step: failed"
+        failed="$failed $step"
+    fi
+done
+[ -z "$failed" ] || { echo "lint: failed:$failed"; exit 1; }
