@@ -75,18 +75,15 @@ static int64_t axis_ints(const filter_row *filter, int n, int m) {
 
 kt_status kt_resize_count(const kt_resize_job *job, int64_t *n_ints, kt_err *err) {
     const filter_row *filter = &filters[job->filter];
-    int64_t source = (int64_t)job->height * job->width;
-    int64_t ints = (int64_t)OFFSETS * job->n_targets, middle = 0, room = source * job->n_targets;
-    for (int i = 0; i < job->n_targets; i++) {
-        int height = job->to[i][0], width = job->to[i][1];
-        ints += axis_ints(filter, job->width, width) + axis_ints(filter, job->height, height);
-        middle += (int64_t)job->height * width;
-        room += (int64_t)height * width;
-    }
-    if (ints > MOST_INTS || middle > room || middle > INT32_MAX || room > INT32_MAX)
+    int64_t ints = (int64_t)OFFSETS * job->n_targets;
+    for (int i = 0; i < job->n_targets; i++)
+        ints += axis_ints(filter, job->width, job->to[i][1]) +
+                axis_ints(filter, job->height, job->to[i][0]);
+    if (ints > MOST_INTS)
         return KT_FAIL(err, KT_EIMAGE,
-            "a picture of %d x %d pixels is too long and thin to be resized; crop it", job->width,
-            job->height);
+            "resizing a picture of %d x %d pixels needs %" PRId64
+            " coefficients, more than %d; crop it",
+            job->width, job->height, ints, (int)MOST_INTS);
     *n_ints = ints;
     return KT_OK;
 }

@@ -20,8 +20,7 @@
 // targets. Tables lie behind the 4 * m offsets, target by target, columns before rows, without
 // gaps.
 //
-// The op's middle picture of target i is u8[source height, target width, 3]; all of them must fit
-// in m * (source pixels) + (target pixels of all) pixels, which kt_resize_count checks. Any thread.
+// Any thread.
 //
 // Source: python-pillow, src/libImaging/Resample.c (precompute_coeffs, normalize_coeffs_8bpc),
 // versions up to 12.x; 13.0 changes the order of passes for some shapes. Doubles throughout, so
@@ -53,8 +52,8 @@ typedef struct kt_resize_job {
     const int32_t (*to)[2]; // [m]: height, width
 } kt_resize_job;
 
-// How many ints the tables take: the t of `to.taps`. Errors: EIMAGE if they or the middle pictures
-// are beyond what the op can hold (extreme shapes only).
+// How many ints the tables take: the t of `to.taps`. Errors: EIMAGE if that is beyond 32-bit
+// offsets.
 kt_status kt_resize_count(const kt_resize_job *job, int64_t *n_ints, kt_err *err) KT_MUST_CHECK;
 // Fills taps[0 .. n_ints); the job must have passed kt_resize_count.
 void kt_resize_taps(const kt_resize_job *job, int32_t *taps);

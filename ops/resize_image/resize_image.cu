@@ -10,20 +10,59 @@ static __device__ __forceinline__ uint8_t to_byte(int32_t sum) {
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
-// One sample of an output pixel: taps that are `stride` bytes apart.
-static __device__ __forceinline__ void sum_taps(
-    const uint8_t *from, int64_t stride, const int32_t *weight, int32_t count, uint8_t *to) {
-    int32_t r = HALF, g = HALF, b = HALF;
-    for (int32_t i = 0; i < count; i++) {
-        int32_t w = weight[i];
-        const uint8_t *p = from + i * stride;
-        r += w * p[0];
-        g += w * p[1];
-        b += w * p[2];
-    }
-    to[0] = to_byte(r);
-    to[1] = to_byte(g);
-    to[2] = to_byte(b);
+// Weighted sums of one pixel's channels.
+struct rgb_sum {
+    int32_t r, g, b;
+};
+
+static __device__ __forceinline__ void add_tap(rgb_sum *sum, const uint8_t *p, int32_t weight) {
+    sum->r += weight * p[0];
+    sum->g += weight * p[1];
+    sum->b += weight * p[2];
+}
+
+static __device__ __forceinline__ void put_pixel(uint8_t *to, rgb_sum sum) {
+    to[0] = to_byte(sum.r);
+    to[1] = to_byte(sum.g);
+    to[2] = to_byte(sum.b);
+}
+
+// A pixel from taps that are `stride` bytes apart.
+static __device__ __forceinline__ void put_taps(
+    uint8_t *to, const uint8_t *from, int64_t stride, const int32_t *weight, int32_t count) {
+    rgb_sum sum = {HALF, HALF, HALF};
+    for (int32_t i = 0; i < count; i++)
+        add_tap(&sum, from + i * stride, weight[i]);
+    put_pixel(to, sum);
+}
+
+// Tables of one axis of one target.
+struct axis {
+    int32_t n, taps;
+    const int32_t *first, *count, *weight;
+};
+
+static __device__ __forceinline__ axis axis_at(
+    const int32_t *to_taps, int32_t target, int32_t which, int32_t n) {
+    const int32_t *table = to_taps + to_taps[OFFSETS * target + which];
+    return {n, to_taps[OFFSETS * target + 2 + which], table, table + n, table + 2 * (int64_t)n};
+}
+
+// Only a target that is narrower than the source has a middle picture, so that m source sizes hold
+// them all. For the others a window has few columns, and the second kernel makes the middle pixels
+// as it needs them.
+static __device__ __forceinline__ bool has_middle(int32_t width, int32_t cols) {
+    return cols < width;
+}
+
+// Pixels of the middle pictures in front of a target's.
+static __device__ __forceinline__ int64_t middle_at(
+    const int32_t *size, const int32_t *to_size, int32_t target) {
+    int64_t before = 0;
+    for (int32_t i = 0; i < target; i++)
+        if (has_middle(size[1], to_size[2 * i + 1]))
+            before += (int64_t)size[0] * to_size[2 * i + 1];
+    return before;
 }
 
 // A block row (blockIdx.y) owns one target; a thread the pixels that are a grid apart of its middle
@@ -32,42 +71,52 @@ extern "C" __global__ void __launch_bounds__(256) kt_resize_image_two_pass_acros
     const uint8_t *rgb, const int32_t *size, const int32_t *to_size, const int32_t *to_taps,
     uint8_t *mid, int32_t px, int32_t m, int32_t t, int32_t out) {
     int32_t height = size[0], width = size[1], target = (int32_t)blockIdx.y;
-    int64_t before = 0; // pixels of the middle pictures in front
-    for (int32_t i = 0; i < target; i++)
-        before += (int64_t)height * to_size[2 * i + 1];
-    int32_t cols = to_size[2 * target + 1], taps = to_taps[OFFSETS * target + 2];
-    const int32_t *first = to_taps + to_taps[OFFSETS * target];
-    const int32_t *count = first + cols, *weight = count + cols;
+    axis cols = axis_at(to_taps, target, 0, to_size[2 * target + 1]);
+    if (!has_middle(width, cols.n)) return;
+    mid += 3 * middle_at(size, to_size, target);
 
-    int64_t n = (int64_t)height * cols, step = (int64_t)gridDim.x * blockDim.x;
+    int64_t n = (int64_t)height * cols.n, step = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
-        int64_t row = i / cols;
-        int32_t col = (int32_t)(i - row * cols);
-        sum_taps(rgb + 3 * (row * width + first[col]), 3, weight + (int64_t)col * taps, count[col],
-            mid + 3 * (before + i));
+        int64_t row = i / cols.n;
+        int32_t col = (int32_t)(i - row * cols.n);
+        put_taps(mid + 3 * i, rgb + 3 * (row * width + cols.first[col]), 3,
+            cols.weight + (int64_t)col * cols.taps, cols.count[col]);
     }
 }
 
-// The same for the pixels of the target, from its middle picture.
+// One output pixel straight from the source: each middle pixel is rounded to bytes first.
+static __device__ __forceinline__ void put_direct(uint8_t *to, const uint8_t *rgb, int32_t width,
+    const axis *cols, const axis *rows, int32_t row, int32_t col) {
+    rgb_sum sum = {HALF, HALF, HALF};
+    for (int32_t i = 0; i < rows->count[row]; i++) {
+        uint8_t pixel[3];
+        int64_t at = (int64_t)(rows->first[row] + i) * width + cols->first[col];
+        put_taps(
+            pixel, rgb + 3 * at, 3, cols->weight + (int64_t)col * cols->taps, cols->count[col]);
+        add_tap(&sum, pixel, rows->weight[(int64_t)row * rows->taps + i]);
+    }
+    put_pixel(to, sum);
+}
+
+// A block row owns one target, a thread its pixels that are a grid apart.
 extern "C" __global__ void __launch_bounds__(256) kt_resize_image_two_pass_down(uint8_t *y,
     const uint8_t *rgb, const int32_t *size, const int32_t *to_size, const int32_t *to_taps,
     uint8_t *mid, int32_t px, int32_t m, int32_t t, int32_t out) {
-    int32_t height = size[0], target = (int32_t)blockIdx.y;
-    int64_t before = 0, done = 0; // pixels of the middle pictures and of the targets in front
-    for (int32_t i = 0; i < target; i++) {
-        before += (int64_t)height * to_size[2 * i + 1];
-        done += (int64_t)to_size[2 * i] * to_size[2 * i + 1];
-    }
-    int32_t rows = to_size[2 * target], cols = to_size[2 * target + 1];
-    int32_t taps = to_taps[OFFSETS * target + 3];
-    const int32_t *first = to_taps + to_taps[OFFSETS * target + 1];
-    const int32_t *count = first + rows, *weight = count + rows;
+    int32_t width = size[1], target = (int32_t)blockIdx.y;
+    axis cols = axis_at(to_taps, target, 0, to_size[2 * target + 1]);
+    axis rows = axis_at(to_taps, target, 1, to_size[2 * target]);
+    bool is_direct = !has_middle(width, cols.n);
+    mid += 3 * middle_at(size, to_size, target);
+    for (int32_t i = 0; i < target; i++)
+        y += 3 * (int64_t)to_size[2 * i] * to_size[2 * i + 1];
 
-    int64_t n = (int64_t)rows * cols, step = (int64_t)gridDim.x * blockDim.x;
+    int64_t n = (int64_t)rows.n * cols.n, step = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
-        int32_t row = (int32_t)(i / cols);
-        int64_t col = i - (int64_t)row * cols;
-        sum_taps(mid + 3 * (before + (int64_t)first[row] * cols + col), 3 * (int64_t)cols,
-            weight + (int64_t)row * taps, count[row], y + 3 * (done + i));
+        int32_t row = (int32_t)(i / cols.n), col = (int32_t)(i - (int64_t)row * cols.n);
+        if (is_direct)
+            put_direct(y + 3 * i, rgb, width, &cols, &rows, row, col);
+        else
+            put_taps(y + 3 * i, mid + 3 * ((int64_t)rows.first[row] * cols.n + col),
+                3 * (int64_t)cols.n, rows.weight + (int64_t)row * rows.taps, rows.count[row]);
     }
 }
