@@ -10,6 +10,7 @@
 #include "ptx/cubin.h"
 #include "ptx/device_headers.h"
 #include "ptx/nvrtc.h"
+#include "ptx/options.h"
 #include "runtime/base/hash.h"
 
 // Everything that a kernel's code depends on.
