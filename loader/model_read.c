@@ -1,0 +1,439 @@
+// Model files: reading and the checks that need no checkpoint.
+#include "loader/model_internal.h"
+
+#include "runtime/base/file.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static const kt_key FILE_KEYS[] = {
+    {"kotaro", true, KT_KEY_SCALAR},
+    {"name", true, KT_KEY_SCALAR},
+    {"doc", true, KT_KEY_SCALAR},
+    {"include", false, KT_KEY_LIST},
+    {"index", false, KT_KEY_MAP},
+    {"constants", false, KT_KEY_MAP},
+    {"require", false, KT_KEY_LIST},
+    {"weights", true, KT_KEY_MAP},
+    {"sources", true, KT_KEY_MAP},
+    {"chat", false, KT_KEY_MAP},
+    {"picture", false, KT_KEY_MAP},
+};
+static const kt_key SOURCE_KEYS[] = {
+    {"when", false, KT_KEY_SCALAR},
+    {"files", false, KT_KEY_SCALAR},
+    {"prefix", false, KT_KEY_LIST},
+    {"tokenizer", false, KT_KEY_SCALAR},
+    {"constants", true, KT_KEY_MAP},
+    {"tensors", true, KT_KEY_MAP},
+    {"ignore", false, KT_KEY_LIST},
+};
+static const kt_key CHAT_KEYS[] = {
+    {"system", false, KT_KEY_SCALAR},
+    {"user", true, KT_KEY_SCALAR},
+    {"assistant", true, KT_KEY_SCALAR},
+    {"answer", true, KT_KEY_SCALAR},
+    {"default_system", false, KT_KEY_SCALAR},
+    {"join", false, KT_KEY_SCALAR},
+    {"stop", true, KT_KEY_LIST},
+};
+static const kt_key PICTURE_KEYS[] = {
+    {"scheme", true, KT_KEY_SCALAR},
+    {"text", true, KT_KEY_SCALAR},
+    {"token", true, KT_KEY_SCALAR},
+    {"slice", false, KT_KEY_SCALAR},
+    {"row", false, KT_KEY_SCALAR},
+};
+static const char *const SCHEMES[] = {"minicpm_v", "whole"}; // ways to cut a picture into views
+
+enum { MAX_INCLUDES = 16 };
+
+static const kt_node *value_of(const kt_node *map, const char *key)
+{
+    const kt_pair *pair = kt_node_find(map, key);
+    return pair ? pair->value : NULL;
+}
+
+static kt_str text_of(const kt_node *map, const char *key)
+{
+    const kt_node *node = value_of(map, key);
+    return node ? node->text : (kt_str){"", 0};
+}
+
+// ---- placeholders
+
+static bool is_word(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+kt_str kt_model_placeholder(kt_str text)
+{
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.at[i] != '$') continue;
+        size_t end = i + 1;
+        while (end < text.n && is_word(text.at[end])) end++;
+        return kt_str_slice(text, i + 1, end);
+    }
+    return (kt_str){"", 0};
+}
+
+kt_str kt_model_subst(kt_arena *arena, kt_str text, kt_str index, int64_t value, bool *found)
+{
+    KT_VEC(char) out = {0};
+    *found = false;
+    for (size_t i = 0; i < text.n; i++) {
+        kt_str rest = kt_str_slice(text, i, text.n);
+        kt_str name = rest.at[0] == '$' ? kt_model_placeholder(rest) : (kt_str){"", 0};
+        if (rest.at[0] != '$' || !kt_str_eq(name, index)) {
+            KT_PUSH(arena, &out, text.at[i]);
+            continue;
+        }
+        char digits[24];
+        int n = snprintf(digits, sizeof digits, "%" PRId64, value);
+        for (int k = 0; k < n; k++) KT_PUSH(arena, &out, digits[k]);
+        i += index.n;
+        *found = true;
+    }
+    return (kt_str){out.n ? out.at : "", out.n};
+}
+
+// ---- sources
+
+static const kt_const_decl *read_constants(kt_model_draft *draft, const kt_node *map, int *n, bool *ok)
+{
+    *n = map ? (int)map->n : 0;
+    kt_const_decl *out = KT_NEW_ARRAY(draft->arena, kt_const_decl, *n);
+    for (int i = 0; i < *n; i++) {
+        out[i].name = (kt_ref){map->pairs[i].key, map->pairs[i].at};
+        out[i].expr = kt_expr_node(draft->arena, map->pairs[i].value, draft->diag);
+        *ok = *ok && out[i].expr;
+    }
+    return out;
+}
+
+static ptrdiff_t find_text(kt_str s, const char *what)
+{
+    size_t n = strlen(what);
+    for (size_t i = 0; i + n <= s.n; i++)
+        if (memcmp(s.at + i, what, n) == 0) return (ptrdiff_t)i;
+    return -1;
+}
+
+// "NAME", "NAME rows a .. b", "NAME transposed", or both.
+static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tensor_ref *out)
+{
+    if (node->kind != KT_NODE_SCALAR)
+        return kt_diag_error(draft->diag, KT_RULE_WEIGHT, node->at,
+            "a tensor is named by a text, got %s", kt_node_kind_name(node));
+    kt_str text = kt_str_trim(node->text);
+    out->at = node->at;
+    if (kt_str_ends(text, KT_STR(" transposed"))) {
+        out->transposed = true;
+        text = kt_str_trim(kt_str_slice(text, 0, text.n - strlen(" transposed")));
+    }
+    ptrdiff_t space = kt_str_find(text, ' ');
+    out->name = space < 0 ? text : kt_str_slice(text, 0, (size_t)space);
+    if (out->name.n == 0)
+        return kt_diag_error(draft->diag, KT_RULE_WEIGHT, node->at, "the name of a tensor is empty");
+    if (space < 0) return true;
+    kt_str rest = kt_str_trim(kt_str_slice(text, (size_t)space, text.n));
+    ptrdiff_t dots = find_text(rest, " .. ");
+    if (!kt_str_starts(rest, KT_STR("rows ")) || dots < 5) {
+        kt_diag_error(draft->diag, KT_RULE_WEIGHT, node->at, "cannot read the tensor name '%.*s'",
+            KT_STR_ARG(node->text));
+        kt_diag_note(draft->diag, "NAME, NAME rows a .. b, or NAME transposed");
+        return false;
+    }
+    kt_str from = kt_str_trim(kt_str_slice(rest, 5, (size_t)dots));
+    kt_str to = kt_str_trim(kt_str_slice(rest, (size_t)dots + 4, rest.n));
+    size_t base = (size_t)(from.at - node->text.at), top = (size_t)(to.at - node->text.at);
+    kt_place from_at = node->exact ? kt_place_part(node->at, node->text, base, base + from.n) : node->at;
+    kt_place to_at = node->exact ? kt_place_part(node->at, node->text, top, top + to.n) : node->at;
+    out->from = kt_expr_parse(draft->arena, from, from_at, draft->diag);
+    out->to = kt_expr_parse(draft->arena, to, to_at, draft->diag);
+    return out->from && out->to;
+}
+
+static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_decl *source)
+{
+    bool ok = true;
+    kt_tensors_decl *out = KT_NEW_ARRAY(draft->arena, kt_tensors_decl, map->n);
+    for (size_t i = 0; i < map->n; i++) {
+        const kt_node *value = map->pairs[i].value;
+        bool list = value->kind == KT_NODE_LIST;
+        size_t n = list ? value->n : 1;
+        kt_tensor_ref *refs = KT_NEW_ARRAY(draft->arena, kt_tensor_ref, n);
+        for (size_t k = 0; k < n; k++)
+            ok = read_tensor_ref(draft, list ? value->items[k] : value, &refs[k]) && ok;
+        out[i] = (kt_tensors_decl){{map->pairs[i].key, map->pairs[i].at}, refs, (int)n};
+        if (n == 0)
+            ok = kt_diag_error(draft->diag, KT_RULE_WEIGHT, value->at, "the list of names is empty");
+    }
+    source->tensors = out;
+    source->n_tensors = (int)map->n;
+    return ok;
+}
+
+static bool read_source(kt_model_draft *draft, const kt_pair *pair, kt_source_decl *out)
+{
+    const kt_node *map = pair->value;
+    if (!kt_schema_check(map, "a source", SOURCE_KEYS, 7, false, draft->diag)) return false;
+    bool ok = true;
+    out->name = (kt_ref){pair->key, pair->at};
+    out->when = text_of(map, "when");
+    out->files = text_of(map, "files");
+    out->tokenizer = text_of(map, "tokenizer");
+    if (value_of(map, "files")) out->files_at = value_of(map, "files")->at;
+    out->constants = read_constants(draft, value_of(map, "constants"), &out->n_constants, &ok);
+    ok = read_tensors(draft, value_of(map, "tensors"), out) && ok;
+    const kt_node *ignore = value_of(map, "ignore"), *prefix = value_of(map, "prefix");
+    kt_ref *globs = KT_NEW_ARRAY(draft->arena, kt_ref, ignore ? ignore->n : 0);
+    for (size_t i = 0; ignore && i < ignore->n; i++)
+        globs[i] = (kt_ref){ignore->items[i]->text, ignore->items[i]->at};
+    out->ignore = globs;
+    out->n_ignore = ignore ? (int)ignore->n : 0;
+    if (!prefix) return ok;
+    kt_str *texts = KT_NEW_ARRAY(draft->arena, kt_str, prefix->n);
+    for (size_t i = 0; i < prefix->n; i++) texts[i] = prefix->items[i]->text;
+    out->prefix = texts;
+    out->n_prefix = (int)prefix->n;
+    return ok;
+}
+
+static bool has_constant(const kt_source_decl *source, kt_str name)
+{
+    for (int i = 0; i < source->n_constants; i++)
+        if (kt_str_eq(source->constants[i].name.text, name)) return true;
+    return false;
+}
+
+// Every source gives every constant, names every weight of the file, and nothing else.
+static bool check_sources(kt_model_draft *draft, const kt_model_part *part, const kt_node *weights)
+{
+    bool ok = true;
+    kt_str *known = KT_NEW_ARRAY(draft->arena, kt_str, weights->n);
+    for (size_t i = 0; i < weights->n; i++) known[i] = weights->pairs[i].key;
+    for (int s = 0; s < part->n_sources; s++) {
+        const kt_source_decl *source = &part->sources[s];
+        for (int o = 0; o < part->n_sources; o++)
+            for (int i = 0; i < part->sources[o].n_constants; i++) {
+                const kt_const_decl *c = &part->sources[o].constants[i];
+                if (has_constant(source, c->name.text)) continue;
+                ok = kt_diag_error(draft->diag, KT_RULE_KEY, source->name.at,
+                    "source '%.*s' gives no constant '%.*s'", KT_STR_ARG(source->name.text),
+                    KT_STR_ARG(c->name.text));
+                kt_diag_note_at(draft->diag, c->name.at, "another source does");
+            }
+        for (size_t i = 0; i < weights->n; i++) {
+            bool found = false;
+            for (int k = 0; k < source->n_tensors; k++)
+                found = found || kt_str_eq(source->tensors[k].family.text, known[i]);
+            if (found) continue;
+            ok = kt_diag_error(draft->diag, KT_RULE_WEIGHT, source->name.at,
+                "source '%.*s' names no tensor for weight '%.*s'", KT_STR_ARG(source->name.text),
+                KT_STR_ARG(known[i]));
+            kt_diag_note_at(draft->diag, weights->pairs[i].at, "the weight is declared");
+        }
+        for (int k = 0; k < source->n_tensors; k++) {
+            const kt_ref *family = &source->tensors[k].family;
+            if (kt_node_find_str(weights, family->text)) continue;
+            ok = kt_diag_error(draft->diag, KT_RULE_WEIGHT, family->at,
+                "source '%.*s' names a tensor for '%.*s', which is no weight",
+                KT_STR_ARG(source->name.text), KT_STR_ARG(family->text));
+            kt_diag_near(draft->diag, family->text, known, weights->n, false);
+        }
+    }
+    return ok;
+}
+
+// ---- the rest of a file
+
+static bool read_weights(kt_model_draft *draft, const kt_node *map)
+{
+    bool ok = true;
+    for (size_t i = 0; i < map->n; i++) {
+        const kt_pair *pair = &map->pairs[i];
+        kt_weight_decl decl = {.family = {pair->key, pair->at}};
+        for (size_t k = 0; k < draft->weights.n; k++) {
+            if (!kt_str_eq(draft->weights.at[k].family.text, pair->key)) continue;
+            ok = kt_diag_error(draft->diag, KT_RULE_NAME, pair->at,
+                "weight '%.*s' is declared twice", KT_STR_ARG(pair->key));
+            kt_diag_note_at(draft->diag, draft->weights.at[k].family.at, "the first time");
+        }
+        if (!kt_type_parse(draft->arena, pair->value, NULL, 0, draft->diag, &decl.type)) {
+            ok = false;
+            continue;
+        }
+        bool vector = decl.type.base == KT_BASE_DTYPE && decl.type.dtype == KT_DTYPE_F32;
+        bool linear = decl.type.base == KT_BASE_LINEAR && decl.type.rank == 2;
+        if ((!vector && !linear) || decl.type.each)
+            ok = kt_diag_error(draft->diag, KT_RULE_TYPE, pair->value->at,
+                "a weight is linear[n, k] or f32[...], got '%.*s'", KT_STR_ARG(decl.type.text));
+        KT_PUSH(draft->arena, &draft->weights, decl);
+    }
+    return ok;
+}
+
+static bool read_chat(kt_model_draft *draft, const kt_node *map)
+{
+    if (!kt_schema_check(map, "chat", CHAT_KEYS, 7, false, draft->diag)) return false;
+    kt_model_chat *chat = &draft->chat;
+    *chat = (kt_model_chat){.present = true, .at = map->at};
+    chat->system = text_of(map, "system");
+    chat->user = text_of(map, "user");
+    chat->assistant = text_of(map, "assistant");
+    chat->answer = text_of(map, "answer");
+    chat->default_system = text_of(map, "default_system");
+    chat->join = text_of(map, "join");
+    const kt_node *stop = value_of(map, "stop");
+    kt_str *texts = KT_NEW_ARRAY(draft->arena, kt_str, stop->n);
+    for (size_t i = 0; i < stop->n; i++) texts[i] = stop->items[i]->text;
+    chat->stop = texts;
+    chat->n_stop = (int)stop->n;
+    const char *const roles[] = {"system", "user", "assistant"};
+    bool ok = true;
+    for (int i = 0; i < 3; i++) {
+        const kt_node *node = value_of(map, roles[i]);
+        if (node && find_text(node->text, "$text") < 0)
+            ok = kt_diag_error(draft->diag, KT_RULE_VALUE, node->at,
+                "the template of '%s' has no $text: the message has no place", roles[i]);
+    }
+    return ok;
+}
+
+static bool read_picture(kt_model_draft *draft, const kt_node *map)
+{
+    if (!kt_schema_check(map, "picture", PICTURE_KEYS, 5, false, draft->diag)) return false;
+    kt_model_picture *picture = &draft->picture;
+    *picture = (kt_model_picture){.present = true, .at = map->at};
+    picture->scheme = text_of(map, "scheme");
+    picture->text = text_of(map, "text");
+    picture->slice = text_of(map, "slice");
+    picture->row = text_of(map, "row");
+    picture->token = text_of(map, "token");
+    enum { N_SCHEMES = sizeof SCHEMES / sizeof SCHEMES[0] };
+    kt_str known[N_SCHEMES];
+    for (int i = 0; i < N_SCHEMES; i++) {
+        known[i] = kt_str_from(SCHEMES[i]);
+        if (kt_str_eq(known[i], picture->scheme)) return true;
+    }
+    kt_diag_error(draft->diag, KT_RULE_VALUE, value_of(map, "scheme")->at,
+        "unknown slicing scheme '%.*s'", KT_STR_ARG(picture->scheme));
+    kt_diag_near(draft->diag, picture->scheme, known, N_SCHEMES, true);
+    return false;
+}
+
+static bool read_facts(kt_model_draft *draft, const kt_node *root)
+{
+    bool ok = true;
+    int n;
+    const kt_const_decl *list = read_constants(draft, value_of(root, "constants"), &n, &ok);
+    for (int i = 0; i < n; i++) KT_PUSH(draft->arena, &draft->constants, list[i]);
+    list = read_constants(draft, value_of(root, "index"), &n, &ok);
+    for (int i = 0; i < n; i++) KT_PUSH(draft->arena, &draft->index, list[i]);
+    const kt_node *require = value_of(root, "require");
+    for (size_t i = 0; require && i < require->n; i++) {
+        const kt_expr *expr = kt_expr_node(draft->arena, require->items[i], draft->diag);
+        ok = ok && expr;
+        if (expr) KT_PUSH(draft->arena, &draft->require, expr);
+    }
+    const kt_node *chat = value_of(root, "chat"), *picture = value_of(root, "picture");
+    if (chat) ok = read_chat(draft, chat) && ok;
+    if (picture) ok = read_picture(draft, picture) && ok;
+    return ok;
+}
+
+static bool read_includes(kt_model_draft *draft, const kt_node *root, const char *path)
+{
+    const kt_node *list = value_of(root, "include");
+    bool ok = true;
+    for (size_t i = 0; list && i < list->n; i++) {
+        const kt_node *item = list->items[i];
+        const char *folder = kt_path_folder(draft->arena, path);
+        const char *name = kt_str_z(draft->arena, item->text);
+        const char *file = strcmp(folder, ".") == 0 ? name : kt_path_join(draft->arena, folder, name);
+        if (kt_os_stat(file).kind != KT_PATH_FILE)
+            ok = kt_diag_error(draft->diag, KT_RULE_FILE, item->at, "no file '%s' to include", file);
+        else
+            ok = kt_model_read(draft, file, item->at) && ok;
+    }
+    return ok;
+}
+
+bool kt_model_read(kt_model_draft *draft, const char *path, kt_place from)
+{
+    for (size_t i = 0; i < draft->parts.n; i++)
+        if (strcmp(draft->parts.at[i].path, path) == 0) return true;
+    if (draft->parts.n == MAX_INCLUDES)
+        return kt_diag_error(
+            draft->diag, KT_RULE_LIMIT, from, "more than %d model files", MAX_INCLUDES);
+    const kt_node *root = kt_yaml_open(draft->arena, path, path, draft->diag);
+    if (!root || !kt_schema_kind(root, "model", draft->diag)) return false;
+    if (!kt_schema_check(root, "a model", FILE_KEYS, 11, false, draft->diag)) return false;
+    kt_model_part part = {.path = path, .root = root};
+    KT_PUSH(draft->arena, &draft->parts, part); // before its includes: a circle ends here
+    size_t mine = draft->parts.n - 1;
+    bool ok = read_includes(draft, root, path);
+    const kt_node *sources = value_of(root, "sources");
+    part.sources = KT_NEW_ARRAY(draft->arena, kt_source_decl, sources->n);
+    part.n_sources = (int)sources->n;
+    bool mine_ok = true;
+    for (int i = 0; i < part.n_sources; i++)
+        mine_ok = read_source(draft, &sources->pairs[i], &part.sources[i]) && mine_ok;
+    draft->parts.at[mine] = part;
+    ok = read_weights(draft, value_of(root, "weights")) && ok;
+    if (mine_ok) ok = check_sources(draft, &part, value_of(root, "weights")) && ok;
+    return read_facts(draft, root) && ok && mine_ok;
+}
+
+// ---- one source over all files
+
+static bool add_constant(kt_model_draft *draft, kt_model_source *out, kt_const_decl decl)
+{
+    for (size_t i = 0; i < out->constants.n; i++) {
+        if (!kt_str_eq(out->constants.at[i].name.text, decl.name.text)) continue;
+        kt_diag_error(draft->diag, KT_RULE_NAME, decl.name.at, "constant '%.*s' is defined twice",
+            KT_STR_ARG(decl.name.text));
+        kt_diag_note_at(draft->diag, out->constants.at[i].name.at, "the first time");
+        return false;
+    }
+    KT_PUSH(draft->arena, &out->constants, decl);
+    return true;
+}
+
+bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out)
+{
+    bool ok = true;
+    for (size_t i = 0; i < draft->constants.n; i++)
+        ok = add_constant(draft, out, draft->constants.at[i]) && ok;
+    for (size_t p = draft->parts.n; p-- > 0;) { // included files were pushed after their includer
+        const kt_model_part *part = &draft->parts.at[p];
+        const kt_source_decl *source = NULL;
+        for (int i = 0; i < part->n_sources; i++)
+            if (kt_str_eq(part->sources[i].name.text, name)) source = &part->sources[i];
+        if (!source) {
+            ok = kt_diag_error(draft->diag, KT_RULE_KEY, value_of(part->root, "sources")->at,
+                "this file has no source '%.*s', another one has", KT_STR_ARG(name));
+            continue;
+        }
+        if (!out->name.text.n) out->name = source->name;
+        for (int i = 0; i < source->n_constants; i++)
+            ok = add_constant(draft, out, source->constants[i]) && ok;
+        for (int i = 0; i < source->n_tensors; i++)
+            KT_PUSH(draft->arena, &out->tensors, source->tensors[i]);
+        for (int i = 0; i < source->n_ignore; i++)
+            KT_PUSH(draft->arena, &out->ignore, source->ignore[i]);
+        if (source->prefix) {
+            out->prefix = source->prefix;
+            out->n_prefix = source->n_prefix;
+        }
+        if (source->when.n) out->when = source->when;
+        if (source->tokenizer.n) out->tokenizer = source->tokenizer;
+        if (source->files.n) {
+            out->files = source->files;
+            out->files_at = source->files_at;
+        }
+    }
+    return ok;
+}
