@@ -1,0 +1,32 @@
+#!/bin/sh
+# dist/kotaro/: what a user needs and nothing to build, and dist/kotaro-<system>-<machine>.tar.gz. Kernels of the shipped
+# pipelines are compiled ahead by one pinned NVRTC, so that nothing is compiled on the user's machine. (make dist)
+set -eu
+cd "$(dirname "$0")/.."
+out=dist/kotaro
+archs=80,86,89,90,120
+rm -rf dist
+mkdir -p $out/licences $out/models $out/cubins
+
+strip -o $out/kotaro build/kotaro
+ln $out/kotaro $out/kotaro-run
+cp -R pipelines examples README.md LICENSE $out/
+cp -R models/kotaro-tiny $out/models/
+# The whole of every op: sources too, which a user may edit and which name the kernels in the pack.
+find ops -type f \( -name '*.yaml' -o -name '*.cu' -o -name '*.c' -o -name '*.h' \) | while read -r file; do
+    mkdir -p "$out/$(dirname "$file")"
+    cp "$file" "$out/$file"
+done
+
+# What is linked statically, in Debian's words.
+for package in libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libjpeg62-turbo-dev libpng-dev zlib1g-dev \
+    libwebp-dev libexif-dev libssl-dev libstb-dev; do
+    cp "/usr/share/doc/$package/copyright" "$out/licences/$package.txt"
+done
+
+KOTARO_NVRTC=build/nvrtc/nvidia/cuda_nvrtc/lib build/kotaro warm --arch $archs --export $out/cubins/kotaro.ktpack \
+    pipelines/full.yaml pipelines/simple.yaml
+
+archive=dist/kotaro-$(uname -s | tr '[:upper:]' '[:lower:]')-$(uname -m).tar.gz
+tar -C dist --owner=0 --group=0 --sort=name -czf "$archive" kotaro
+ls -lh "$archive"
