@@ -5,7 +5,7 @@
 // column, taps per row; a table for n outputs with k taps is first[n], count[n], weight[n][k].
 enum { OFFSETS = 4, HALF = 1 << 21, FIXED_BITS = 22 };
 
-static __device__ __forceinline__ uint8_t to_byte(int32_t sum) {
+KT_DEVICE uint8_t to_byte(int32_t sum) {
     int32_t v = sum >> FIXED_BITS;
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
@@ -15,20 +15,20 @@ struct rgb_sum {
     int32_t r, g, b;
 };
 
-static __device__ __forceinline__ void add_tap(rgb_sum *sum, const uint8_t *p, int32_t weight) {
+KT_DEVICE void add_tap(rgb_sum *sum, const uint8_t *p, int32_t weight) {
     sum->r += weight * p[0];
     sum->g += weight * p[1];
     sum->b += weight * p[2];
 }
 
-static __device__ __forceinline__ void put_pixel(uint8_t *to, rgb_sum sum) {
+KT_DEVICE void put_pixel(uint8_t *to, rgb_sum sum) {
     to[0] = to_byte(sum.r);
     to[1] = to_byte(sum.g);
     to[2] = to_byte(sum.b);
 }
 
 // A pixel from taps that are `stride` bytes apart.
-static __device__ __forceinline__ void put_taps(
+KT_DEVICE void put_taps(
     uint8_t *to, const uint8_t *from, int64_t stride, const int32_t *weight, int32_t count) {
     rgb_sum sum = {HALF, HALF, HALF};
     for (int32_t i = 0; i < count; i++)
@@ -42,8 +42,7 @@ struct axis {
     const int32_t *first, *count, *weight;
 };
 
-static __device__ __forceinline__ axis axis_at(
-    const int32_t *to_taps, int32_t target, int32_t which, int32_t n) {
+KT_DEVICE axis axis_at(const int32_t *to_taps, int32_t target, int32_t which, int32_t n) {
     const int32_t *table = to_taps + to_taps[OFFSETS * target + which];
     return {n, to_taps[OFFSETS * target + 2 + which], table, table + n, table + 2 * (int64_t)n};
 }
@@ -51,13 +50,12 @@ static __device__ __forceinline__ axis axis_at(
 // Only a target that is narrower than the source has a middle picture, so that m source sizes hold
 // them all. For the others a window has few columns, and the second kernel makes the middle pixels
 // as it needs them.
-static __device__ __forceinline__ bool has_middle(int32_t width, int32_t cols) {
+KT_DEVICE bool has_middle(int32_t width, int32_t cols) {
     return cols < width;
 }
 
 // Pixels of the middle pictures in front of a target's.
-static __device__ __forceinline__ int64_t middle_at(
-    const int32_t *size, const int32_t *to_size, int32_t target) {
+KT_DEVICE int64_t middle_at(const int32_t *size, const int32_t *to_size, int32_t target) {
     int64_t before = 0;
     for (int32_t i = 0; i < target; i++)
         if (has_middle(size[1], to_size[2 * i + 1]))
@@ -85,8 +83,8 @@ extern "C" __global__ void __launch_bounds__(256) kt_resize_image_two_pass_acros
 }
 
 // One output pixel straight from the source: each middle pixel is rounded to bytes first.
-static __device__ __forceinline__ void put_direct(uint8_t *to, const uint8_t *rgb, int32_t width,
-    const axis *cols, const axis *rows, int32_t row, int32_t col) {
+KT_DEVICE void put_direct(uint8_t *to, const uint8_t *rgb, int32_t width, const axis *cols,
+    const axis *rows, int32_t row, int32_t col) {
     rgb_sum sum = {HALF, HALF, HALF};
     for (int32_t i = 0; i < rows->count[row]; i++) {
         uint8_t pixel[3];
