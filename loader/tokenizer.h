@@ -25,7 +25,7 @@ typedef struct kt_zone {
     bool special;
 } kt_zone;
 
-enum { KT_TOKENIZER_TEXT_MAX = 64 << 20 }; // bytes of one text
+enum { KT_TOKENIZER_TEXT_MAX = 4 << 20 }; // bytes of one text
 
 // Errors: EFILE; EFORMAT with the place in the file and what is not supported.
 kt_status kt_tokenizer_open(const char *path, kt_tokenizer **out, kt_err *err) KT_MUST_CHECK;
@@ -53,5 +53,8 @@ kt_status kt_tokenizer_encode(const kt_tokenizer *tokenizer, kt_arena *arena, kt
 // zones that allow it.
 kt_status kt_tokenizer_encode_zones(const kt_tokenizer *tokenizer, kt_arena *arena, kt_str text,
     const kt_zone *zones, size_t n_zones, kt_ids *ids, kt_err *err) KT_MUST_CHECK;
+
+// The first byte that does not belong to valid UTF-8, or text.n.
+size_t kt_tokenizer_invalid_at(kt_str text);
 
 #endif
