@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { MAX_WORKERS = 255, STACK_BYTES = 1 << 20, CHUNKS_PER_THREAD = 8 };
+enum { MAX_WORKERS = 255, STACK_BYTES = 4 << 20, CHUNKS_PER_THREAD = 8 };
 
 // One loop at a time. Workers sleep until a loop opens, join it while it is open, and take ranges
 // off `next`. The caller does the same, closes the loop, and waits for those that joined: a worker
