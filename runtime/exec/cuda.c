@@ -1,0 +1,690 @@
+#include "runtime/exec/cuda.h"
+
+#include "runtime/base/log.h"
+#include "runtime/gpu/graph.h"
+#include "runtime/gpu/timer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+// One build, loaded: the kernels of its variant's launches, and what they take.
+typedef struct loaded {
+    kt_gpu_module *module;
+    const kt_gpu_kernel **kernels; // by launch
+    uint32_t *shared;              // most dynamic shared memory of each launch
+    kt_arg *args;
+    int n_args;
+} loaded;
+
+// A recorded step list.
+typedef struct recorded {
+    const kt_step_list *list;
+    int slot;
+    kt_gpu_graph *graph;
+} recorded;
+
+// Pinned copies of what a loop reads, written by the device after every step.
+typedef struct mirror {
+    kt_gpu_pinned read, until;
+} mirror;
+
+enum { PARAM_BYTES = 4096, SPINS = 4096, STALL_MS = 1000 };
+
+typedef struct cuda {
+    kt_backend base;
+    kt_arena *arena;
+    kt_cuda_options options;
+    kt_gpu *gpu;
+    loaded *builds;
+    kt_gpu_block weights, state, act, upload, staging;
+    kt_gpu_pinned host_weights;
+    kt_gpu_uploader *load_ring;  // compute stream, while loading
+    kt_gpu_uploader *ahead_ring; // copy stream, the second thread
+    kt_cu_event ahead[KT_SLOTS];
+    kt_gpu_timer *timer;
+    kt_gpu_timer *stage_timer;
+    int stage_mark[KT_MAX_STAGES][2];
+    mirror mirrors[KT_MAX_STAGES];
+    KT_VEC(recorded) graphs;
+    kt_cuda_times times;
+} cuda;
+
+// ---- addresses
+
+static int64_t slot_offset(const cuda *c, const kt_tensor *t, int slot)
+{
+    const kt_plan *plan = c->base.plan;
+    bool ahead = t->stage >= 0 && plan->stages[t->stage].ahead;
+    return ahead && c->options.slots > 1 ? slot * plan->bytes.upload : 0;
+}
+
+static kt_dptr layout_address(const cuda *c, const kt_layout *layout)
+{
+    return (layout->host_memory ? c->host_weights.device : c->weights.at) + (uint64_t)layout->offset;
+}
+
+// `layout`: of the prepare call that is running, else NULL.
+static kt_dptr address(const cuda *c, int index, int slot, const kt_layout *layout)
+{
+    const kt_tensor *t = &c->base.plan->tensors[index];
+    uint64_t offset = (uint64_t)t->offset;
+    switch (t->home) {
+    case KT_HOME_VECTOR:
+        return c->weights.at + offset;
+    case KT_HOME_LAYOUT:
+        return layout_address(c, layout) + offset;
+    case KT_HOME_STAGING:
+        return c->staging.at + offset;
+    case KT_HOME_STATE:
+    case KT_HOME_COUNTER:
+        return c->state.at + offset;
+    case KT_HOME_UPLOAD:
+        return c->upload.at + offset + (uint64_t)slot_offset(c, t, slot);
+    case KT_HOME_ACT:
+        return c->act.at + offset;
+    case KT_HOME_LINEAR:
+    case KT_HOME_HOST:
+        break;
+    }
+    KT_ASSERT(!"a kernel takes this tensor by pointer");
+    return 0;
+}
+
+// ---- launches
+
+static void pack_arg(const cuda *c, const kt_call *call, const kt_arg *arg, const int64_t *values,
+    int slot, const kt_layout *layout, void *out)
+{
+    uint64_t pointer = 0;
+    int32_t number = 0;
+    float real = 0;
+    switch (arg->kind) {
+    case KT_ARG_PORT:
+        if (call->ports[arg->index] >= 0) pointer = address(c, call->ports[arg->index], slot, layout);
+        memcpy(out, &pointer, sizeof pointer);
+        return;
+    case KT_ARG_LAYOUT:
+        pointer = layout_address(c, &c->base.plan->layouts[call->layouts[arg->index]]);
+        memcpy(out, &pointer, sizeof pointer);
+        return;
+    case KT_ARG_SCRATCH:
+        pointer = address(c, call->scratch[arg->index], slot, layout);
+        memcpy(out, &pointer, sizeof pointer);
+        return;
+    case KT_ARG_COUNTER:
+        pointer = address(c, call->counters[arg->index], slot, layout);
+        memcpy(out, &pointer, sizeof pointer);
+        return;
+    case KT_ARG_DIM:
+        number = (int32_t)kt_axis_value(call->dims[arg->index], values);
+        memcpy(out, &number, sizeof number);
+        return;
+    case KT_ARG_PARAM:
+        number = (int32_t)call->params[arg->index].i;
+        real = (float)call->params[arg->index].r;
+        if (call->op->params[arg->index].kind == KT_PARAM_F32)
+            memcpy(out, &real, sizeof real);
+        else
+            memcpy(out, &number, sizeof number);
+        return;
+    }
+}
+
+// Where launches go: a stream, or a graph under construction.
+typedef struct sink {
+    kt_cu_stream stream;
+    kt_gpu_graph *graph; // NULL: the stream
+} sink;
+
+static kt_status emit(cuda *c, const sink *to, const kt_launch *launch, kt_err *err)
+{
+    if (to->graph) return kt_gpu_graph_kernel(to->graph, launch, NULL, NULL, err);
+    return kt_gpu_launch(c->gpu, to->stream, launch, err);
+}
+
+static kt_status emit_launch(cuda *c, const sink *to, const kt_call *call, int number,
+    const int64_t *values, const void *params, size_t params_bytes, kt_err *err)
+{
+    const loaded *build = &c->builds[call->build];
+    kt_geometry g;
+    KT_TRY(kt_plan_geometry(c->base.plan, call, number, values, &g, err));
+    kt_launch launch = {.kernel = build->kernels[number],
+        .shared_bytes = (uint32_t)g.shared_bytes,
+        .params = params,
+        .params_bytes = params_bytes,
+        .n_params = build->n_args};
+    for (int i = 0; i < 3; i++) {
+        if (g.grid[i] == 0) return KT_OK; // nothing to compute
+        launch.grid[i] = (uint32_t)g.grid[i];
+        launch.block[i] = (uint32_t)g.block[i];
+    }
+    char name[192];
+    snprintf(name, sizeof name, "%.*s: %.*s[%.*s]", KT_STR_ARG(call->address),
+        KT_STR_ARG(call->op->name), KT_STR_ARG(call->variant->name));
+    launch.name = name;
+    return emit(c, to, &launch, err);
+}
+
+static kt_status emit_call(cuda *c, const sink *to, const kt_call *call, const int64_t *values,
+    int slot, const kt_layout *layout, kt_err *err)
+{
+    const loaded *build = &c->builds[call->build];
+    for (int i = 0; i < call->variant->n_launches; i++) {
+        const kt_gpu_kernel *kernel = build->kernels[i];
+        unsigned char params[PARAM_BYTES] = {0};
+        size_t end = 0;
+        for (int a = 0; a < build->n_args; a++) {
+            end = kernel->param_offset[a] + kernel->param_bytes[a];
+            if (end > sizeof params)
+                return KT_FAIL(err, KT_EOP, "kernel '%s' takes more than %d bytes of parameters",
+                    kernel->name, PARAM_BYTES);
+            pack_arg(
+                c, call, &build->args[a], values, slot, layout, params + kernel->param_offset[a]);
+        }
+        KT_TRY(emit_launch(c, to, call, i, values, params, end, err));
+    }
+    return KT_OK;
+}
+
+static kt_status profile_call(
+    cuda *c, const kt_call *call, const int64_t *values, int slot, kt_err *err)
+{
+    sink to = {c->gpu->compute, NULL};
+    double ms = 0;
+    kt_gpu_timer_reset(c->timer);
+    KT_TRY(kt_gpu_timer_mark(c->timer, c->gpu->compute, NULL, err));
+    KT_TRY(emit_call(c, &to, call, values, slot, NULL, err));
+    KT_TRY(kt_gpu_timer_mark(c->timer, c->gpu->compute, NULL, err));
+    KT_TRY(kt_gpu_timer_ms(c->timer, 0, 1, &ms, err));
+    kt_profile_add(c->options.profile, -1, c->base.plan, call, values, ms);
+    return KT_OK;
+}
+
+static bool profiling(const cuda *c)
+{
+    return c->options.profile && c->options.profile->on;
+}
+
+static kt_status cuda_run(kt_backend *backend, const kt_plan_step *steps, int n,
+    const int64_t *values, int slot, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    sink to = {c->gpu->compute, NULL};
+    for (int i = 0; i < n; i++) {
+        if (profiling(c))
+            KT_TRY(profile_call(c, steps[i].call, values, slot, err));
+        else
+            KT_TRY(emit_call(c, &to, steps[i].call, values, slot, NULL, err));
+    }
+    return KT_OK;
+}
+
+// ---- loops: graph replays submitted ahead of their results
+
+static kt_status emit_downloads(
+    cuda *c, const sink *to, const kt_stage *stage, const int64_t *values, kt_err *err)
+{
+    const kt_plan *plan = c->base.plan;
+    mirror *m = &c->mirrors[stage - plan->stages];
+    const int tensors[2] = {stage->loop_read, stage->loop_until}; // `until` tells that `read` is there
+    void *const hosts[2] = {m->read.at, m->until.at};
+    for (int i = 0; i < 2; i++) {
+        size_t bytes = (size_t)kt_tensor_bytes(&plan->tensors[tensors[i]], values);
+        kt_dptr from = address(c, tensors[i], 0, NULL);
+        if (to->graph)
+            KT_TRY(kt_gpu_graph_download(to->graph, hosts[i], from, bytes, NULL, NULL, err));
+        else
+            KT_TRY(kt_gpu_download(c->gpu, to->stream, hosts[i], from, bytes, err));
+    }
+    return KT_OK;
+}
+
+static kt_status record(cuda *c, const kt_stage *stage, const kt_step_list *list,
+    const int64_t *values, int slot, kt_gpu_graph **out, kt_err *err)
+{
+    for (size_t i = 0; i < c->graphs.n; i++)
+        if (c->graphs.at[i].list == list && c->graphs.at[i].slot == slot) {
+            *out = c->graphs.at[i].graph;
+            return KT_OK;
+        }
+    double start = kt_os_now_ms();
+    recorded new = {list, slot, NULL};
+    char *name = kt_arena_printf(
+        c->arena, "%.*s[%" PRId64 "]", KT_STR_ARG(stage->name), list->bucket);
+    KT_TRY(kt_gpu_graph_open(c->gpu, name, &new.graph, err));
+    KT_PUSH(c->arena, &c->graphs, new);
+    sink to = {NULL, new.graph};
+    for (int i = 0; i < list->n_steps; i++)
+        KT_TRY(emit_call(c, &to, list->steps[i].call, values, slot, NULL, err));
+    if (stage->loop) KT_TRY(emit_downloads(c, &to, stage, values, err));
+    KT_TRY(kt_gpu_graph_finish(new.graph, err));
+    c->times.graph_ms += kt_os_now_ms() - start;
+    *out = new.graph;
+    return KT_OK;
+}
+
+// One step of a loop, submitted.
+static kt_status submit(cuda *c, const kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err)
+{
+    if (graph) return kt_gpu_graph_launch(graph, c->gpu->compute, err);
+    sink to = {c->gpu->compute, NULL};
+    KT_TRY(cuda_run(&c->base, loop->list->steps, loop->list->n_steps, loop->values, slot, err));
+    return emit_downloads(c, &to, loop->stage, loop->values, err);
+}
+
+// Has the step with this number arrived in the mirror: every row has its token or has stopped.
+static bool arrived(
+    const volatile int32_t *read, const volatile int32_t *until, int64_t rows, int64_t most, int64_t step)
+{
+    for (int64_t r = 0; r < rows; r++)
+        if (until[r] != 0 && read[r * most + step] < 0) return false;
+    return true;
+}
+
+static kt_status await_step(cuda *c, const mirror *m, int64_t rows, int64_t most, int64_t step, kt_err *err)
+{
+    double start = kt_os_now_ms();
+    for (int64_t spin = 0; !arrived(m->read.at, m->until.at, rows, most, step); spin++) {
+        if (spin < SPINS) continue;
+        if (c->options.stop && *c->options.stop) return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
+        kt_os_sleep_us(20);
+        if (kt_os_now_ms() - start < STALL_MS) continue;
+        KT_TRY(kt_gpu_flush(c->gpu, c->gpu->compute, err)); // a kernel that failed shows here
+        start = kt_os_now_ms();
+    }
+    return KT_OK;
+}
+
+static bool all_zero(const int32_t *at, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (at[i] != 0) return false;
+    return true;
+}
+
+static kt_status run_loop(cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err)
+{
+    const kt_plan *plan = c->base.plan;
+    const mirror *m = &c->mirrors[loop->stage - plan->stages];
+    int64_t rows = kt_tensor_bytes(&plan->tensors[loop->stage->loop_until], loop->values) / 4;
+    int64_t most = plan->tensors[loop->stage->loop_read].axis[1].max;
+    int64_t submitted = 0;
+    for (loop->steps = 0; loop->steps < loop->most && !all_zero(m->until.at, rows); loop->steps++) {
+        for (; submitted < loop->most && submitted < loop->steps + 2; submitted++)
+            KT_TRY(submit(c, loop, graph, slot, err));
+        KT_TRY(await_step(c, m, rows, most, loop->steps, err));
+        if (!loop->step(loop->ctx, m->read.at, m->until.at)) break;
+    }
+    return kt_gpu_wait(c->gpu, c->gpu->compute, err); // steps that were submitted past the end
+}
+
+static kt_status cuda_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    kt_gpu_graph *graph = NULL;
+    if (loop->stage->graph && c->options.graph && !profiling(c))
+        KT_TRY(record(c, loop->stage, loop->list, loop->values, slot, &graph, err));
+    return run_loop(c, loop, graph, slot, err);
+}
+
+kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    if (!c->options.graph || profiling(c)) return KT_OK;
+    const kt_plan *plan = backend->plan;
+    int64_t *values = KT_NEW_ARRAY(c->arena, int64_t, plan->n_dims + 1);
+    for (int s = 0; s < plan->n_stages; s++) {
+        const kt_stage *stage = &plan->stages[s];
+        for (int i = 0; stage->graph && i < stage->n_lists; i++) {
+            kt_gpu_graph *graph;
+            for (int d = 0; d < plan->n_dims; d++) values[d] = plan->dims[d].max;
+            if (stage->bucket_dim >= 0) values[stage->bucket_dim] = stage->lists[i].bucket;
+            KT_TRY(record(c, stage, &stage->lists[i], values, 0, &graph, err));
+        }
+    }
+    return KT_OK;
+}
+
+// ---- memory
+
+static bool same_place(const kt_plan *plan, int a, int b)
+{
+    const kt_tensor *x = &plan->tensors[a], *y = &plan->tensors[b];
+    return x->home == y->home && x->offset == y->offset;
+}
+
+// What a loop will read starts as what the host put there.
+static void put_mirror(cuda *c, int tensor, const void *from, size_t bytes)
+{
+    const kt_plan *plan = c->base.plan;
+    for (int i = 0; i < plan->n_stages; i++) {
+        const kt_stage *stage = &plan->stages[i];
+        if (!stage->loop) continue;
+        mirror *m = &c->mirrors[i];
+        if (same_place(plan, tensor, stage->loop_read) && bytes <= m->read.size_bytes)
+            memcpy(m->read.at, from, bytes);
+        if (same_place(plan, tensor, stage->loop_until) && bytes <= m->until.size_bytes)
+            memcpy(m->until.at, from, bytes);
+    }
+}
+
+static kt_status cuda_put(
+    kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    if (bytes == 0) return KT_OK;
+    put_mirror(c, tensor, from, (size_t)bytes);
+    return kt_gpu_upload(
+        c->gpu, c->gpu->compute, address(c, tensor, slot, NULL), from, (size_t)bytes, err);
+}
+
+static kt_status cuda_get(
+    kt_backend *backend, int tensor, int slot, void *to, int64_t bytes, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    if (bytes == 0) return KT_OK;
+    KT_TRY(kt_gpu_wait(c->gpu, c->gpu->compute, err));
+    return kt_gpu_read(c->gpu, to, address(c, tensor, slot, NULL), (size_t)bytes, err);
+}
+
+static kt_status cuda_put_ahead(
+    kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    if (bytes == 0) return KT_OK;
+    KT_TRY(kt_gpu_attach(c->gpu, err));
+    if (!c->ahead_ring)
+        KT_TRY(kt_gpu_uploader_open(c->gpu, c->gpu->copy, 4 << 20, &c->ahead_ring, err));
+    return kt_gpu_uploader_put(
+        c->ahead_ring, address(c, tensor, slot, NULL), from, (size_t)bytes, err);
+}
+
+static kt_status cuda_end_ahead(kt_backend *backend, int slot, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    KT_TRY(kt_gpu_attach(c->gpu, err));
+    return kt_gpu_event_record(c->gpu, c->ahead[slot], c->gpu->copy, err);
+}
+
+static kt_status cuda_await_ahead(kt_backend *backend, int slot, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    return kt_gpu_stream_after(c->gpu, c->gpu->compute, c->ahead[slot], err);
+}
+
+static kt_status cuda_put_vector(
+    kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    return kt_gpu_upload(
+        c->gpu, c->gpu->compute, c->weights.at + (uint64_t)offset, from, (size_t)bytes, err);
+}
+
+static kt_status cuda_put_part(kt_backend *backend, int tensor, int64_t bytes, kt_source_read read,
+    void *ctx, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    if (!c->staging.at)
+        KT_TRY(kt_gpu_alloc(c->gpu, "staging of weights", KT_GPU_USE_OTHER,
+            (size_t)backend->plan->bytes.staging, &c->staging, err));
+    if (!c->load_ring) KT_TRY(kt_gpu_uploader_open(c->gpu, c->gpu->compute, 0, &c->load_ring, err));
+    return kt_gpu_uploader_read(
+        c->load_ring, address(c, tensor, 0, NULL), (size_t)bytes, read, ctx, err);
+}
+
+static kt_status cuda_prepare(
+    kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    sink to = {c->gpu->compute, NULL};
+    return emit_call(c, &to, call, NULL, 0, layout, err);
+}
+
+static kt_status cuda_loaded(kt_backend *backend, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    KT_TRY(kt_gpu_wait(c->gpu, c->gpu->compute, err));
+    kt_gpu_uploader_close(c->load_ring);
+    c->load_ring = NULL;
+    kt_gpu_free(c->gpu, &c->staging);
+    return KT_OK;
+}
+
+static kt_status cuda_wait(kt_backend *backend, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    return kt_gpu_wait(c->gpu, c->gpu->compute, err);
+}
+
+// ---- times of stages
+
+static kt_status cuda_mark(kt_backend *backend, int stage, bool begin, kt_err *err)
+{
+    cuda *c = (cuda *)backend;
+    if (begin && c->stage_mark[stage][0] >= 0) { // another picture
+        kt_gpu_timer_reset(c->stage_timer);
+        memset(c->stage_mark, -1, sizeof c->stage_mark);
+    }
+    int *mark = &c->stage_mark[stage][begin ? 0 : 1];
+    return kt_gpu_timer_mark(c->stage_timer, c->gpu->compute, mark, err);
+}
+
+static double cuda_stage_ms(kt_backend *backend, int stage)
+{
+    cuda *c = (cuda *)backend;
+    const int *mark = c->stage_mark[stage];
+    double ms = 0;
+    kt_err err;
+    if (mark[0] < 0 || mark[1] < 0) return 0;
+    return kt_gpu_timer_ms(c->stage_timer, mark[0], mark[1], &ms, &err) == KT_OK ? ms : 0;
+}
+
+static void cuda_close(kt_backend *backend)
+{
+    cuda *c = (cuda *)backend;
+    if (!c) return;
+    kt_gpu_uploader_close(c->load_ring);
+    kt_gpu_uploader_close(c->ahead_ring);
+    for (size_t i = 0; i < c->graphs.n; i++) kt_gpu_graph_close(c->graphs.at[i].graph);
+    for (int i = 0; i < KT_SLOTS; i++) kt_gpu_event_close(c->gpu, c->ahead[i]);
+    kt_gpu_timer_close(c->timer);
+    kt_gpu_timer_close(c->stage_timer);
+    for (int i = 0; i < KT_MAX_STAGES; i++) {
+        kt_gpu_unpin(c->gpu, &c->mirrors[i].read);
+        kt_gpu_unpin(c->gpu, &c->mirrors[i].until);
+    }
+    kt_gpu_unpin(c->gpu, &c->host_weights);
+    kt_gpu_block *blocks[] = {&c->weights, &c->state, &c->act, &c->upload, &c->staging};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) kt_gpu_free(c->gpu, blocks[i]);
+    for (int i = 0; c->builds && i < backend->plan->n_builds; i++)
+        kt_gpu_module_close(c->builds[i].module);
+}
+
+// ---- opening: compile, load, allocate
+
+// The most shared memory that any call of each build asks for, launch by launch.
+static kt_status most_shared(cuda *c, const kt_call *call, const int64_t *maxima, kt_err *err)
+{
+    loaded *build = &c->builds[call->build];
+    for (int i = 0; i < call->variant->n_launches; i++) {
+        kt_geometry g;
+        KT_TRY(kt_plan_geometry(c->base.plan, call, i, maxima, &g, err));
+        if ((int64_t)build->shared[i] < g.shared_bytes) build->shared[i] = (uint32_t)g.shared_bytes;
+    }
+    return KT_OK;
+}
+
+static kt_status each_call(cuda *c, const int64_t *maxima, kt_err *err)
+{
+    const kt_plan *plan = c->base.plan;
+    for (int s = 0; s < plan->n_stages; s++)
+        for (int l = 0; l < plan->stages[s].n_lists; l++) {
+            const kt_step_list *list = &plan->stages[s].lists[l];
+            for (int i = 0; i < list->n_steps; i++)
+                if (list->steps[i].call) KT_TRY(most_shared(c, list->steps[i].call, maxima, err));
+        }
+    for (int i = 0; i < plan->n_layouts; i++)
+        for (int w = 0; w < plan->layouts[i].n_weights; w++) {
+            const kt_prepare *prepare = &plan->layouts[i].prepares[w];
+            for (int n = 0; n < prepare->n_calls; n++)
+                KT_TRY(most_shared(c, &prepare->calls[n], maxima, err));
+        }
+    return KT_OK;
+}
+
+static kt_status load_kernels(cuda *c, int index, kt_err *err)
+{
+    const kt_build *build = &c->base.plan->builds[index];
+    loaded *to = &c->builds[index];
+    kt_gpu_param *expected = KT_NEW_ARRAY(c->arena, kt_gpu_param, to->n_args + 1);
+    for (int i = 0; i < to->n_args; i++)
+        expected[i] = (kt_gpu_param){
+            kt_str_z(c->arena, to->args[i].name), (uint32_t)to->args[i].bytes};
+    for (int i = 0; i < build->variant->n_launches; i++) {
+        char *name =
+            kt_op_kernel_name(c->arena, build->op, build->variant, &build->variant->launches[i]);
+        kt_status status = kt_gpu_module_kernel(
+            to->module, name, expected, to->n_args, to->shared[i], &to->kernels[i], err);
+        if (status == KT_OK) continue;
+        kt_err_note(err, "op '%.*s' in '%s', variant '%.*s'", KT_STR_ARG(build->op->name),
+            build->op->folder, KT_STR_ARG(build->variant->name));
+        return status;
+    }
+    return KT_OK;
+}
+
+// Loads a build's code; what the driver refuses is compiled again, once.
+static kt_status load_module(cuda *c, int index, const kt_compile_request *request,
+    kt_compile_result *result, kt_err *err)
+{
+    loaded *to = &c->builds[index];
+    kt_status status = kt_gpu_module_open(
+        c->gpu, request->name, result->cubin.at, result->cubin.n, &to->module, err);
+    if (status == KT_ECOMPILE) {
+        kt_log_warn("%s: the driver refused the stored code; compiling it again", request->name);
+        KT_TRY(kt_compile_again(c->options.compiler, request, result, err));
+        status = kt_gpu_module_open(
+            c->gpu, request->name, result->cubin.at, result->cubin.n, &to->module, err);
+    }
+    if (status != KT_OK) return status;
+    return load_kernels(c, index, err);
+}
+
+static kt_status load_builds(cuda *c, kt_err *err)
+{
+    const kt_plan *plan = c->base.plan;
+    kt_compile_request *requests;
+    KT_TRY(kt_cuda_requests(c->arena, plan, c->gpu->info.arch, &requests, err));
+    kt_compile_result *results = KT_NEW_ARRAY(c->arena, kt_compile_result, plan->n_builds + 1);
+    double start = kt_os_now_ms();
+    KT_TRY(kt_compile(c->options.compiler, requests, plan->n_builds, results, err));
+    c->times.compile_ms = kt_os_now_ms() - start;
+    c->times.n_builds = plan->n_builds;
+    for (int i = 0; i < plan->n_builds; i++) {
+        c->times.n_compiled += results[i].from == KT_COMPILE_FROM_NVRTC;
+        c->times.n_cached += results[i].from == KT_COMPILE_FROM_CACHE;
+        c->times.n_packed += results[i].from == KT_COMPILE_FROM_PACK;
+    }
+    for (int i = 0; i < plan->n_builds; i++) KT_TRY(load_module(c, i, &requests[i], &results[i], err));
+    c->times.load_modules_ms = kt_os_now_ms() - start - c->times.compile_ms;
+    return KT_OK;
+}
+
+static kt_status open_builds(cuda *c, kt_err *err)
+{
+    const kt_plan *plan = c->base.plan;
+    c->builds = KT_NEW_ARRAY(c->arena, loaded, plan->n_builds + 1);
+    for (int i = 0; i < plan->n_builds; i++) {
+        const kt_build *build = &plan->builds[i];
+        c->builds[i].kernels =
+            KT_NEW_ARRAY(c->arena, const kt_gpu_kernel *, build->variant->n_launches);
+        c->builds[i].shared = KT_NEW_ARRAY(c->arena, uint32_t, build->variant->n_launches);
+        c->builds[i].args =
+            kt_op_args(c->arena, build->op, build->variant, &c->builds[i].n_args);
+    }
+    int64_t *maxima = KT_NEW_ARRAY(c->arena, int64_t, plan->n_dims + 1);
+    for (int d = 0; d < plan->n_dims; d++) maxima[d] = plan->dims[d].max;
+    KT_TRY(each_call(c, maxima, err));
+    return load_builds(c, err);
+}
+
+static kt_status open_memory(cuda *c, kt_err *err)
+{
+    const kt_plan *plan = c->base.plan;
+    const kt_plan_bytes *bytes = &plan->bytes;
+    size_t upload = (size_t)(bytes->upload * c->options.slots);
+    KT_TRY(kt_gpu_alloc(
+        c->gpu, "weights", KT_GPU_USE_WEIGHTS, (size_t)bytes->weights, &c->weights, err));
+    KT_TRY(kt_gpu_alloc(c->gpu, "state", KT_GPU_USE_STATE, (size_t)bytes->state, &c->state, err));
+    KT_TRY(
+        kt_gpu_alloc(c->gpu, "activations", KT_GPU_USE_ACTIVATIONS, (size_t)bytes->act, &c->act, err));
+    KT_TRY(kt_gpu_alloc(c->gpu, "uploads", KT_GPU_USE_OTHER, upload, &c->upload, err));
+    if (bytes->host_weights > 0)
+        KT_TRY(kt_gpu_pin(
+            c->gpu, "weights in host memory", (size_t)bytes->host_weights, &c->host_weights, err));
+    if (bytes->state > 0)
+        KT_TRY(kt_gpu_fill(c->gpu, c->gpu->compute, c->state.at, 0, (size_t)bytes->state, err));
+    for (int i = 0; i < plan->n_stages; i++) {
+        const kt_stage *stage = &plan->stages[i];
+        if (!stage->loop) continue;
+        KT_TRY(kt_gpu_pin(c->gpu, "results of a loop", (size_t)plan->tensors[stage->loop_read].bytes,
+            &c->mirrors[i].read, err));
+        KT_TRY(kt_gpu_pin(c->gpu, "results of a loop", (size_t)plan->tensors[stage->loop_until].bytes,
+            &c->mirrors[i].until, err));
+    }
+    return KT_OK;
+}
+
+static kt_status open_timers(cuda *c, kt_err *err)
+{
+    for (int i = 0; i < KT_SLOTS; i++)
+        KT_TRY(kt_gpu_event_open(c->gpu, false, &c->ahead[i], err));
+    memset(c->stage_mark, -1, sizeof c->stage_mark);
+    KT_TRY(kt_gpu_timer_open(c->gpu, 2, &c->timer, err));
+    return kt_gpu_timer_open(c->gpu, 2 * KT_MAX_STAGES, &c->stage_timer, err);
+}
+
+static const kt_backend_table table = {
+    .name = "cuda",
+    .close = cuda_close,
+    .put = cuda_put,
+    .get = cuda_get,
+    .put_ahead = cuda_put_ahead,
+    .end_ahead = cuda_end_ahead,
+    .await_ahead = cuda_await_ahead,
+    .put_vector = cuda_put_vector,
+    .put_part = cuda_put_part,
+    .prepare = cuda_prepare,
+    .loaded = cuda_loaded,
+    .run = cuda_run,
+    .loop = cuda_loop,
+    .wait = cuda_wait,
+    .mark = cuda_mark,
+    .stage_ms = cuda_stage_ms,
+};
+
+kt_status kt_cuda_backend_open(kt_arena *arena, const kt_plan *plan,
+    const kt_cuda_options *options, kt_backend **out, kt_err *err)
+{
+    KT_ASSERT(plan->n_stages <= KT_MAX_STAGES);
+    cuda *c = KT_NEW(arena, cuda);
+    c->base = (kt_backend){&table, plan};
+    c->arena = arena;
+    c->options = *options;
+    c->gpu = options->gpu;
+    kt_status status = open_builds(c, err);
+    if (status == KT_OK) status = open_memory(c, err);
+    if (status == KT_OK) status = open_timers(c, err);
+    if (status != KT_OK) {
+        cuda_close(&c->base);
+        return status;
+    }
+    *out = &c->base;
+    return KT_OK;
+}
+
+kt_cuda_times kt_cuda_backend_times(const kt_backend *backend)
+{
+    return ((const cuda *)backend)->times;
+}

@@ -1,0 +1,229 @@
+// Host steps that write prompts, lay them out as rows, and read answers.
+#include "loader/rows.h"
+#include "runtime/base/log.h"
+#include "runtime/exec/request.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { PAGE_TOKENS = 16 };
+
+static bool is_joint(const kt_host *host)
+{
+    return kt_str_is(kt_host_word(host, "mode"), "joint");
+}
+
+kt_status kt_host_write_prompt(kt_host *host, kt_err *err)
+{
+    kt_request *r = host->request;
+    const kt_context *c = r->context;
+    int grid = kt_host_in(host, "grid"), stop = kt_host_out(host, "stop");
+    kt_str *asks = KT_NEW_ARRAY(&r->arena, kt_str, c->n_items + 1);
+    for (int i = 0; i < c->n_items; i++) asks[i] = c->items[i].ask;
+    kt_chat_request request = {.shared = c->shared,
+        .asks = asks,
+        .n_asks = c->n_items,
+        .joint = is_joint(host),
+        .grid = grid >= 0 ? r->objects[grid] : NULL};
+    kt_prompts *prompts = KT_NEW(&r->arena, kt_prompts);
+    KT_TRY(kt_chat_write(&r->arena, c->tokenizer, &c->chat, &c->markup, &request, prompts, err));
+    KT_TRY(kt_host_decide(host, "r", prompts->n, KT_EPROMPT, err));
+    KT_TRY(kt_host_decide(host, "k", prompts->n_stop, KT_EMODEL, err));
+    int64_t room = kt_host_size(host, stop, 0);
+    if (prompts->n_stop > room)
+        return KT_FAIL(err, KT_EMODEL, "the model's 'chat' has %d stop tokens, the pipeline takes %" PRId64,
+            prompts->n_stop, room);
+    int32_t *ids = KT_NEW_ARRAY(&r->arena, int32_t, room);
+    for (int64_t i = 0; i < room; i++) ids[i] = i < prompts->n_stop ? prompts->stop[i] : -1;
+    kt_host_give(host, stop, ids, room * (int64_t)sizeof *ids);
+    r->objects[kt_host_out(host, "prompt")] = prompts;
+    return KT_OK;
+}
+
+// New tokens of each row: what its item asks for, else the pipeline's.
+static int32_t *row_limits(kt_host *host, int n_prompts)
+{
+    kt_request *r = host->request;
+    int64_t most = kt_host_number(host, "max_new");
+    int32_t *out = KT_NEW_ARRAY(&r->arena, int32_t, n_prompts + 1);
+    for (int i = 0; i < n_prompts; i++) {
+        int64_t own = n_prompts == r->context->n_items ? r->context->items[i].max_new : -1;
+        out[i] = (int32_t)(own >= 0 && own < most ? own : most);
+    }
+    return out;
+}
+
+// Counts the tokens of the prompts as the user sees them: the shared part once.
+static void count_tokens(kt_request *r, const kt_prompts *prompts, int64_t prefix)
+{
+    r->prompt_tokens = prefix;
+    for (int i = 0; i < prompts->n; i++) r->prompt_tokens += prompts->at[i].n - prefix;
+}
+
+static void give_state(kt_host *host, const char *port, const void *data, size_t bytes)
+{
+    kt_host_give(host, kt_host_inout(host, port), data, (int64_t)bytes);
+}
+
+static void give_rows(kt_host *host, const kt_rows *rows)
+{
+    kt_arena *arena = &host->request->arena;
+    size_t n = (size_t)rows->rows, word = sizeof(int32_t);
+    size_t width = (size_t)kt_host_size(host, kt_host_inout(host, "table"), 1);
+    size_t most = (size_t)kt_host_size(host, kt_host_inout(host, "gen.tokens"), 1);
+    size_t words = (size_t)kt_host_size(host, kt_host_inout(host, "gen.seen"), 1);
+    int32_t *tokens = KT_NEW_ARRAY(arena, int32_t, n * most);
+    memset(tokens, 0xff, n * most * word); // -1: not made yet
+    uint32_t *rng = KT_NEW_ARRAY(arena, uint32_t, n * 4);
+    uint64_t seed = (uint64_t)kt_host_number(host, "seed");
+    for (size_t i = 0; i < n; i++) { // key: the seed; counter: its second word is the row
+        rng[4 * i] = (uint32_t)seed;
+        rng[4 * i + 1] = (uint32_t)(seed >> 32);
+        rng[4 * i + 3] = (uint32_t)i;
+    }
+    give_state(host, "table", rows->table, n * width * word);
+    give_state(host, "gen.next", rows->next, n * word);
+    give_state(host, "gen.segments", rows->segments, n * 4 * word);
+    give_state(host, "gen.left", rows->left, n * word);
+    give_state(host, "gen.made", rows->made, n * word);
+    give_state(host, "gen.tokens", tokens, n * most * word);
+    give_state(host, "gen.seen", KT_NEW_ARRAY(arena, uint32_t, n * words), n * words * word);
+    give_state(host, "gen.rng", rng, n * 4 * word);
+}
+
+static kt_status give_chunks(kt_host *host, const kt_rows *rows, kt_err *err)
+{
+    kt_request *r = host->request;
+    int ids = kt_host_out(host, "chunk.ids"), segments = kt_host_out(host, "chunk.segments");
+    size_t n = (size_t)rows->n_chunks;
+    kt_blob *id_batches = KT_NEW_ARRAY(&r->arena, kt_blob, n + 1);
+    kt_blob *segment_batches = KT_NEW_ARRAY(&r->arena, kt_blob, n + 1);
+    r->batch_values = KT_NEW_ARRAY(&r->arena, int64_t *, n + 1);
+    r->n_batches = (int)n;
+    for (size_t i = 0; i < n; i++) {
+        const kt_chunk *chunk = &rows->chunks[i];
+        KT_TRY(kt_host_decide(host, "n", chunk->n, KT_EPROMPT, err));
+        KT_TRY(kt_host_decide(host, "g", chunk->g, KT_EPROMPT, err));
+        size_t bytes = sizeof(int64_t) * (size_t)r->context->plan->n_dims;
+        r->batch_values[i] = kt_arena_alloc(&r->arena, bytes);
+        memcpy(r->batch_values[i], r->values, bytes);
+        id_batches[i] = (kt_blob){chunk->ids, chunk->n * (int64_t)sizeof(int32_t)};
+        segment_batches[i] = (kt_blob){chunk->segments, chunk->g * 4 * (int64_t)sizeof(int32_t)};
+    }
+    r->batches[ids] = (kt_batches){id_batches, (int)n};
+    r->batches[segments] = (kt_batches){segment_batches, (int)n};
+    return KT_OK;
+}
+
+kt_status kt_host_plan_rows(kt_host *host, kt_err *err)
+{
+    kt_request *r = host->request;
+    const kt_prompts *prompts = r->objects[kt_host_in(host, "prompt")];
+    int table = kt_host_inout(host, "table");
+    kt_rows_limits limits = {.page_tokens = PAGE_TOKENS,
+        .pages = kt_host_size(host, table, 1),
+        .context = kt_host_size(host, table, 1) * PAGE_TOKENS,
+        .rows = (int)kt_host_size(host, table, 0),
+        .width = kt_host_size(host, table, 1),
+        .chunk_tokens = kt_host_max(host, "n"),
+        .chunk_segments = kt_host_max(host, "g")};
+    kt_rows rows;
+    KT_TRY(kt_rows_plan(&r->arena, prompts->at, row_limits(host, prompts->n), prompts->n, &limits,
+        &rows, err));
+    count_tokens(r, prompts, rows.prefix);
+    give_rows(host, &rows);
+    return give_chunks(host, &rows, err);
+}
+
+// ---- answers
+
+void kt_answer_text(const kt_tokenizer *tokenizer, const int32_t *ids, int64_t n, kt_buf *out)
+{
+    kt_detokenizer detokenizer;
+    kt_detokenizer_init(&detokenizer, tokenizer, false);
+    for (int64_t i = 0; i < n; i++) kt_detokenizer_push(&detokenizer, ids[i], out);
+    kt_detokenizer_flush(&detokenizer, out);
+}
+
+static bool is_stop(const kt_prompts *prompts, int32_t id)
+{
+    for (int i = 0; i < prompts->n_stop; i++)
+        if (prompts->stop[i] == id) return true;
+    return false;
+}
+
+static const kt_prompts *find_prompts(const kt_request *r)
+{
+    const kt_plan *plan = r->context->plan;
+    for (int i = 0; i < plan->n_tensors; i++)
+        if (plan->tensors[i].home == KT_HOME_HOST && plan->tensors[i].host == KT_HOST_TYPE_PROMPT &&
+            r->objects[i])
+            return r->objects[i];
+    return NULL;
+}
+
+static kt_str trimmed(kt_arena *arena, const kt_buf *text)
+{
+    size_t from = 0, to = text->n;
+    while (from < to && strchr(" \t\r\n", text->at[from])) from++;
+    while (to > from && strchr(" \t\r\n", text->at[to - 1])) to--;
+    return kt_str_copy(arena, (kt_str){text->at + from, to - from});
+}
+
+static kt_answer read_row(kt_request *r, const kt_prompts *prompts, const int32_t *ids, int32_t made)
+{
+    kt_answer answer = {.tokens = made, .cut = true};
+    int64_t n = made;
+    if (made > 0 && prompts && is_stop(prompts, ids[made - 1])) {
+        answer.cut = false;
+        n--;
+    }
+    kt_buf text = {0};
+    kt_answer_text(r->context->tokenizer, ids, n, &text);
+    answer.text = trimmed(&r->arena, &text);
+    kt_buf_deinit(&text);
+    return answer;
+}
+
+static void split_joint(kt_request *r, kt_answer whole, kt_answers *out)
+{
+    const kt_context *c = r->context;
+    kt_str *texts = KT_NEW_ARRAY(&r->arena, kt_str, c->n_items + 1);
+    int found = kt_chat_split(whole.text, c->n_items, texts);
+    if (found < c->n_items)
+        kt_log_warn("the answer holds %d of %d numbered items; the others are empty", found, c->n_items);
+    for (int i = 0; i < c->n_items; i++) {
+        out->at[i] = whole;
+        out->at[i].text = texts[i];
+        out->at[i].tokens = i == 0 ? whole.tokens : 0;
+    }
+}
+
+kt_status kt_host_read_answers(kt_host *host, kt_err *err)
+{
+    kt_request *r = host->request;
+    const kt_context *c = r->context;
+    int tokens = kt_host_in(host, "tokens"), made = kt_host_in(host, "made");
+    int64_t rows = kt_host_size(host, made, 0), most = kt_host_size(host, tokens, 1);
+    int32_t *ids = KT_NEW_ARRAY(&r->arena, int32_t, rows * most + 1);
+    int32_t *counts = KT_NEW_ARRAY(&r->arena, int32_t, rows + 1);
+    const kt_backend_table *table = c->backend->table;
+    KT_TRY(table->get(c->backend, tokens, r->slot, ids, rows * most * 4, err));
+    KT_TRY(table->get(c->backend, made, r->slot, counts, rows * 4, err));
+    const kt_prompts *prompts = find_prompts(r);
+    kt_answers *out = KT_NEW(&r->arena, kt_answers);
+    out->n = c->n_items;
+    out->at = KT_NEW_ARRAY(&r->arena, kt_answer, c->n_items + 1);
+    for (int64_t i = 0; i < rows; i++) r->completion_tokens += counts[i];
+    if (is_joint(host))
+        split_joint(r, read_row(r, prompts, ids, counts[0]), out);
+    else
+        for (int i = 0; i < c->n_items; i++)
+            out->at[i] = read_row(r, prompts, ids + i * most, counts[i]);
+    for (int i = 0; i < c->n_items; i++) {
+        out->at[i].name = c->items[i].name;
+        out->at[i].title = c->items[i].title;
+    }
+    r->objects[kt_host_out(host, "answers")] = out;
+    return KT_OK;
+}

@@ -1,0 +1,333 @@
+#include "runtime/exec/session.h"
+
+#include "runtime/base/file.h"
+#include "runtime/base/log.h"
+#include "runtime/gpu/memory.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RESERVE_MB = 200, RESERVE_TIMEOUT_MB = 600 }; // kept free for the system; more where it draws the desktop
+
+// ---- finding things
+
+static bool is_home(kt_arena *arena, const char *folder)
+{
+    return kt_os_stat(kt_path_join(arena, folder, "ops")).kind == KT_PATH_FOLDER &&
+           kt_os_stat(kt_path_join(arena, folder, "pipelines")).kind == KT_PATH_FOLDER;
+}
+
+char *kt_home_folder(kt_arena *arena)
+{
+    const char *given = kt_os_getenv("KOTARO_HOME");
+    if (given && *given) return kt_arena_copy(arena, given, strlen(given));
+    const char *program = kt_os_executable(arena);
+    if (!program) return NULL;
+    char *folder = kt_path_folder(arena, program);
+    for (int i = 0; i < 2; i++) {
+        if (is_home(arena, folder)) return folder;
+        folder = kt_path_folder(arena, folder);
+    }
+    return NULL;
+}
+
+char *kt_home_find(kt_arena *arena, const char *path)
+{
+    char *here = kt_arena_copy(arena, path, strlen(path));
+    if (kt_os_stat(path).kind != KT_PATH_NONE || kt_path_is_absolute(path)) return here;
+    const char *home = kt_home_folder(arena);
+    if (!home) return here;
+    char *there = kt_path_join(arena, home, path);
+    return kt_os_stat(there).kind != KT_PATH_NONE ? there : here;
+}
+
+// ---- reading
+
+static kt_status no_home(kt_err *err)
+{
+    return KT_FAIL(err, KT_EFILE,
+        "the folders ops/ and pipelines/ are neither beside this program nor one above it; set "
+        "KOTARO_HOME to the folder that holds them");
+}
+
+static bool apply_settings(kt_session *s, kt_diag *diag)
+{
+    const kt_options_run *o = &s->options;
+    bool ok = true;
+    for (int i = 0; i < o->n_settings; i++)
+        ok = kt_pipeline_set(s->pipeline, kt_str_from(o->settings[i].name),
+                 kt_str_from(o->settings[i].value), diag) &&
+             ok;
+    if (o->greedy)
+        ok = kt_pipeline_set(s->pipeline, KT_STR("sampler.temperature"), KT_STR("0"), diag) && ok;
+    if (o->question) ok = kt_pipeline_ask(s->pipeline, kt_str_from(o->question), diag) && ok;
+    if (o->max_tokens > 0) kt_pipeline_cap(s->pipeline, o->max_tokens);
+    return ok;
+}
+
+kt_status kt_session_read(kt_session *s, kt_diag *diag, kt_err *err)
+{
+    kt_arena *arena = &s->model_arena;
+    const char *home = kt_home_folder(arena);
+    if (!home) return no_home(err);
+    s->registry = kt_registry_open(
+        arena, kt_path_join(arena, home, "ops"), s->options.ops, s->options.n_ops, diag);
+    const char *path = kt_home_find(arena, s->options.pipeline);
+    if (s->registry) s->pipeline = kt_pipeline_open(arena, path, diag);
+    bool ok = s->registry && s->pipeline && apply_settings(s, diag);
+    if (!ok || diag->n_errors > 0)
+        return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
+    return KT_OK;
+}
+
+// ---- binding
+
+static void copy_templates(kt_session *s)
+{
+    const kt_model_chat *chat = &s->model.chat;
+    const kt_model_picture *picture = &s->model.picture;
+    s->context.chat = (kt_chat_template){chat->system, chat->user, chat->assistant, chat->answer,
+        chat->default_system, chat->join, chat->stop, chat->n_stop};
+    s->context.markup = (kt_picture_markup){
+        picture->scheme, picture->text, picture->slice, picture->row, picture->token};
+}
+
+static kt_status bind_texts(kt_session *s, kt_diag *diag, kt_err *err)
+{
+    kt_pipe_item *items;
+    if (!kt_pipeline_items(s->pipeline, &s->model_arena, diag, &items, &s->context.n_items))
+        return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
+    s->context.items = items;
+    if (!kt_pipeline_text(s->pipeline, "shared", &s->context.shared)) s->context.shared = KT_STR("");
+    return KT_OK;
+}
+
+kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err)
+{
+    kt_arena *arena = &s->model_arena;
+    const char *folder = s->options.model ? kt_home_find(arena, s->options.model)
+                                          : kt_pipeline_model(s->pipeline, arena);
+    if (!folder)
+        return KT_FAIL(err, KT_EUSAGE,
+            "'%s' names no model; give a model folder with --model DIR", s->options.pipeline);
+    KT_TRY(kt_model_open(arena, s->registry, s->pipeline->model_files, s->pipeline->n_model_files,
+        folder, &s->model, diag, err));
+    s->model_open = true;
+    if (diag->n_errors > 0) return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
+    copy_templates(s);
+    KT_TRY(bind_texts(s, diag, err));
+    return kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err);
+}
+
+kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag, kt_err *err)
+{
+    kt_plan_request request = {s->registry, s->pipeline, &s->model, *target};
+    KT_TRY(kt_plan_open(&s->plan_arena, &request, &s->plan, diag, err));
+    if (diag->n_errors > 0) return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
+    return KT_OK;
+}
+
+// ---- device
+
+static kt_status open_gpu(kt_session *s, kt_err *err)
+{
+    kt_gpu_options options = {.check_each = s->options.check_each, .green_sms = s->options.green_sms};
+    if (s->options.trace) {
+        s->trace = kt_os_fopen(s->options.trace, "w");
+        if (!s->trace)
+            return KT_FAIL(err, KT_EFILE, "'%s' cannot be written", s->options.trace);
+        options.trace = s->trace;
+    }
+    double start = kt_os_now_ms();
+    KT_TRY(kt_gpu_open(&options, &s->gpu, err));
+    s->device_ms = kt_os_now_ms() - start;
+    snprintf(s->device_name, sizeof s->device_name, "%s", s->gpu->info.name);
+    return KT_OK;
+}
+
+kt_status kt_session_device_open(kt_session *s, kt_err *err)
+{
+    snprintf(s->device_name, sizeof s->device_name, "cpu");
+    if (s->options.device == KT_DEVICE_CPU) return KT_OK;
+    kt_status status = open_gpu(s, err);
+    if (status == KT_EDRIVER && s->options.device == KT_DEVICE_AUTO) {
+        kt_str why = kt_str_from(err->text);
+        ptrdiff_t line = kt_str_find(why, '\n');
+        if (line >= 0) why.n = (size_t)line;
+        kt_log_info("using the CPU: %.*s", KT_STR_ARG(why));
+        return KT_OK;
+    }
+    return status;
+}
+
+kt_status kt_session_target(kt_session *s, kt_target *out, kt_err *err)
+{
+    *out = (kt_target){.memory_bytes = s->options.memory_limit};
+    if (!s->gpu) return KT_OK;
+    const kt_gpu_info *info = &s->gpu->info;
+    out->cuda = true;
+    out->cc = info->arch;
+    out->sm_count = info->sm_count;
+    out->smem_max = info->shared_optin_bytes;
+    int64_t free_bytes = 0, total_bytes = 0;
+    KT_TRY(kt_gpu_memory(s->gpu, &free_bytes, &total_bytes, err));
+    int64_t reserve = (int64_t)(info->kernel_timeout ? RESERVE_TIMEOUT_MB : RESERVE_MB) << 20;
+    int64_t room = free_bytes > reserve ? free_bytes - reserve : 1;
+    if (out->memory_bytes == 0 || out->memory_bytes > room) out->memory_bytes = room;
+    return KT_OK;
+}
+
+static void show_progress(void *ctx, const kt_compile_progress *progress)
+{
+    (void)ctx;
+    kt_log_progress("preparing kernels: %d of %d (%d compiled)", progress->n_done, progress->n,
+        progress->n_compiled);
+}
+
+kt_status kt_session_compiler(kt_session *s, kt_err *err)
+{
+    kt_arena *arena = &s->plan_arena;
+    const char *home = kt_home_folder(arena);
+    const char **packs = KT_NEW_ARRAY(arena, const char *, 1);
+    packs[0] = home ? kt_path_join(arena, home, "cubins") : NULL;
+    kt_compiler_options options = {.headers = kt_device_headers,
+        .no_cache = s->options.no_cache,
+        .packs = packs,
+        .n_packs = home ? 1 : 0,
+        .stop = s->options.stop,
+        .progress = show_progress};
+    return kt_compiler_open(&options, &s->compiler, err);
+}
+
+// ---- starting
+
+static kt_status open_cuda(kt_session *s, kt_err *err)
+{
+    KT_TRY(kt_session_compiler(s, err));
+    kt_cuda_options options = {.gpu = s->gpu,
+        .compiler = s->compiler,
+        .graph = !s->options.no_graph && !s->options.check_each,
+        .profile = &s->profile,
+        .slots = s->options.several ? KT_SLOTS : 1,
+        .stop = s->options.stop};
+    kt_status status =
+        kt_cuda_backend_open(&s->plan_arena, s->plan, &options, &s->backend, err);
+    kt_log_progress(NULL);
+    return status;
+}
+
+static kt_status open_cpu(kt_session *s, kt_err *err)
+{
+    kt_cpu_options options = {.pool = s->pool,
+        .include = kt_home_folder(&s->plan_arena),
+        .profile = &s->profile,
+        .no_blas = s->options.no_blas,
+        .stop = s->options.stop};
+    return kt_cpu_backend_open(&s->plan_arena, s->plan, &options, &s->backend, err);
+}
+
+kt_status kt_session_start(kt_session *s, kt_err *err)
+{
+    s->pool = kt_pool_open(0);
+    s->profile.on = s->options.profile;
+    s->profile.arena = &s->plan_arena;
+    double start = kt_os_now_ms();
+    KT_TRY(s->gpu ? open_cuda(s, err) : open_cpu(s, err));
+    s->prepare_ms = kt_os_now_ms() - start;
+    KT_TRY(kt_load_weights(s->backend, s->options.stop, &s->load, err));
+    s->load_ms += s->load.ms;
+    double record = kt_os_now_ms();
+    if (s->gpu) KT_TRY(kt_cuda_backend_record(s->backend, err));
+    s->prepare_ms += kt_os_now_ms() - record;
+    s->context.plan = s->plan;
+    s->context.backend = s->backend;
+    s->context.tokenizer = s->tokenizer;
+    s->context.pool = s->pool;
+    s->context.stop = s->options.stop;
+    return KT_OK;
+}
+
+static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err)
+{
+    kt_target target;
+    double start = kt_os_now_ms();
+    KT_TRY(kt_session_read(s, diag, err));
+    KT_TRY(kt_session_bind(s, diag, err));
+    s->load_ms = kt_os_now_ms() - start;
+    KT_TRY(kt_session_device_open(s, err));
+    KT_TRY(kt_session_target(s, &target, err));
+    KT_TRY(kt_session_plan(s, &target, diag, err));
+    KT_TRY(kt_session_start(s, err));
+    s->open_ms = kt_os_now_ms() - start;
+    return KT_OK;
+}
+
+kt_status kt_session_open(
+    const kt_options_run *options, kt_session **out, kt_buf *report, kt_err *err)
+{
+    kt_session *s = calloc(1, sizeof *s);
+    if (!s) kt_out_of_memory(sizeof *s);
+    s->options = *options;
+    kt_diag diag;
+    kt_diag_init(&diag, &s->model_arena);
+    kt_status status = open_all(s, &diag, err);
+    if (report) kt_diag_print(&diag, report);
+    if (status != KT_OK) {
+        kt_session_close(s);
+        return status;
+    }
+    *out = s;
+    return KT_OK;
+}
+
+void kt_session_close(kt_session *s)
+{
+    if (!s) return;
+    if (s->backend) s->backend->table->close(s->backend);
+    kt_compiler_close(s->compiler);
+    kt_gpu_close(s->gpu);
+    if (s->trace) fclose(s->trace);
+    kt_pool_close(s->pool);
+    kt_tokenizer_close(s->tokenizer);
+    if (s->model_open) kt_model_close(&s->model);
+    kt_arena_deinit(&s->plan_arena);
+    kt_arena_deinit(&s->model_arena);
+    free(s);
+}
+
+int kt_session_items(const kt_session *s)
+{
+    return s->context.n_items;
+}
+
+kt_str kt_session_item_title(const kt_session *s, int item)
+{
+    return s->context.items[item].title;
+}
+
+const char *kt_session_device(const kt_session *s)
+{
+    return s->device_name;
+}
+
+void kt_session_print_times(const kt_session *s, kt_buf *out)
+{
+    kt_buf_printf(out, "opened in %.0f ms on %s: ", s->open_ms, s->device_name);
+    if (s->gpu) {
+        kt_cuda_times t = kt_cuda_backend_times(s->backend);
+        kt_buf_printf(out,
+            "driver %.0f ms, context %.0f ms, kernels %.0f ms (%d: %d compiled, %d cached, %d "
+            "packed; loading %.0f ms), graphs %.0f ms, ",
+            s->gpu->init_ms, s->gpu->context_ms, t.compile_ms, t.n_builds, t.n_compiled, t.n_cached,
+            t.n_packed, t.load_modules_ms, t.graph_ms);
+        kt_buf_printf(out, "own part %.0f ms, ", s->open_ms - s->device_ms);
+    }
+    kt_buf_printf(out, "model files and weights %.0f ms (%.1f MB)\n", s->load_ms,
+        (double)s->load.bytes / 1e6);
+}
+
+void kt_session_print_profile(const kt_session *s, kt_buf *out)
+{
+    kt_profile_print(&s->profile, s->plan, out);
+}
