@@ -24,11 +24,9 @@ static void query(const float *q, const float *k, const float *v, float *score, 
     for (int64_t j = 0; j < n; j++) {
         float p = expf(score[j] - top);
         sum += p;
-        for (int64_t i = 0; i < hd; i++)
-            out[i] += p * v[j * hd + i];
+        for (int64_t i = 0; i < hd; i++) out[i] += p * v[j * hd + i];
     }
-    for (int64_t i = 0; i < hd; i++)
-        out[i] /= sum;
+    for (int64_t i = 0; i < hd; i++) out[i] /= sum;
 }
 
 // One head of one view.
@@ -54,8 +52,7 @@ static void head(const struct heads *c, int64_t view, int64_t h) {
 
 static void heads_run(void *ctx, int64_t begin, int64_t end) {
     const struct heads *c = ctx;
-    for (int64_t i = begin; i < end; i++)
-        head(c, i / c->heads, i % c->heads);
+    for (int64_t i = begin; i < end; i++) head(c, i / c->heads, i % c->heads);
 }
 
 static const char *run(const kt_cpu_call *call) {

@@ -21,8 +21,7 @@ static void rows_run(void *ctx, int64_t begin, int64_t end) {
         else
             memcpy(row, (const float *)c->x->data + r * c->d, sizeof(float) * (size_t)c->d);
         double mean = 0, square = 0;
-        for (int64_t i = 0; i < c->d; i++)
-            mean += (double)row[i];
+        for (int64_t i = 0; i < c->d; i++) mean += (double)row[i];
         mean /= (double)c->d;
         for (int64_t i = 0; i < c->d; i++) {
             double off = (double)row[i] - mean;

@@ -21,11 +21,9 @@ static void finish_run(void *ctx, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
         float *row = c->sum + r * c->m;
         if (c->b)
-            for (int64_t i = 0; i < c->m; i++)
-                row[i] += c->b[i];
+            for (int64_t i = 0; i < c->m; i++) row[i] += c->b[i];
         if (c->gelu)
-            for (int64_t i = 0; i < c->m; i++)
-                row[i] = gelu_tanh(row[i]);
+            for (int64_t i = 0; i < c->m; i++) row[i] = gelu_tanh(row[i]);
         if (c->y) c->host->f32_to_f16(row, c->y + r * c->m, (size_t)c->m);
     }
 }

@@ -11,8 +11,7 @@ static const char *run(const kt_cpu_call *call) {
     call->host->matmul(
         call->host, kt_cpu_in(call, "x")->data, kt_cpu_in(call, "w")->data, part, n, m, k, m);
     for (int64_t r = 0; r < n; r++)
-        for (int64_t i = 0; i < m; i++)
-            part[r * m + i] = part[r * m + i] * scale + (b ? b[i] : 0);
+        for (int64_t i = 0; i < m; i++) part[r * m + i] = part[r * m + i] * scale + (b ? b[i] : 0);
     memset(part + n * m, 0, sizeof(float) * (size_t)((s - 1) * n * m));
     return NULL;
 }

@@ -22,14 +22,12 @@ static void one_key(struct state *s, float score, const float *v, int64_t hd) {
     if (score > s->top) {
         float old = expf(s->top - score);
         s->sum *= old;
-        for (int64_t i = 0; i < hd; i++)
-            s->out[i] *= old;
+        for (int64_t i = 0; i < hd; i++) s->out[i] *= old;
         s->top = score;
     }
     float p = expf(score - s->top);
     s->sum += p;
-    for (int64_t i = 0; i < hd; i++)
-        s->out[i] += p * v[i];
+    for (int64_t i = 0; i < hd; i++) s->out[i] += p * v[i];
 }
 
 // All query heads of one KV head, for the token in place `i` of the batch.
@@ -40,8 +38,7 @@ static void group(const struct tokens *c, const int32_t *seg, int64_t i, int64_t
     struct state *state = malloc(sizeof *state * (size_t)heads);
     host->f16_to_f32(c->q + i * c->qd + kv * heads * hd, q, (size_t)(heads * hd));
     memset(out, 0, sizeof(float) * (size_t)(heads * hd));
-    for (int64_t h = 0; h < heads; h++)
-        state[h] = (struct state){-INFINITY, 0, out + h * hd};
+    for (int64_t h = 0; h < heads; h++) state[h] = (struct state){-INFINITY, 0, out + h * hd};
     for (int64_t t = 0; t <= position; t += 16) {
         int64_t page = c->table[seg[0] * c->width + t / 16];
         int64_t keys = position + 1 - t < 16 ? position + 1 - t : 16;
@@ -54,8 +51,7 @@ static void group(const struct tokens *c, const int32_t *seg, int64_t i, int64_t
                     v + j * hd, hd);
     }
     for (int64_t h = 0; h < heads; h++)
-        for (int64_t x = 0; x < hd; x++)
-            out[h * hd + x] /= state[h].sum;
+        for (int64_t x = 0; x < hd; x++) out[h * hd + x] /= state[h].sum;
     host->f32_to_f16(out, c->y + i * c->qd + kv * heads * hd, (size_t)(heads * hd));
     free(state);
 }
@@ -73,8 +69,7 @@ static void tokens_run(void *ctx, int64_t begin, int64_t end) {
             memset(c->y + i * c->qd, 0, sizeof(uint16_t) * (size_t)c->qd);
             continue;
         }
-        for (int64_t kv = 0; kv < c->kvh; kv++)
-            group(c, seg, i, kv, tmp);
+        for (int64_t kv = 0; kv < c->kvh; kv++) group(c, seg, i, kv, tmp);
     }
     free(tmp);
 }

@@ -16,8 +16,7 @@ static void cut(const job *j, const uint8_t *from, int64_t stride, uint16_t *to)
     for (int64_t channel = 0; channel < 3; channel++)
         for (int64_t row = 0; row < j->p; row++) {
             const uint8_t *x = from + row * stride + channel;
-            for (int64_t col = 0; col < j->p; col++)
-                *to++ = j->level[channel][x[3 * col]];
+            for (int64_t col = 0; col < j->p; col++) *to++ = j->level[channel][x[3 * col]];
         }
 }
 
@@ -26,8 +25,7 @@ static void run_patches(void *ctx, int64_t begin, int64_t end) {
     const job *j = ctx;
     int64_t view = 0;
     for (int64_t patch = begin; patch < end; patch++) {
-        while (view + 1 < j->views && j->offset[view + 1] <= patch)
-            view++;
+        while (view + 1 < j->views && j->offset[view + 1] <= patch) view++;
         const int32_t *from = j->from + 3 * view;
         int64_t base = 0; // pixels of the pictures in front
         for (int32_t i = 0; i < from[0]; i++)
@@ -51,8 +49,7 @@ static const char *run(const kt_cpu_call *call) {
         .p = kt_cpu_dim(call, "p"),
     };
     const float *level = kt_cpu_in(call, "view.level")->data; // [3, 256]
-    for (int c = 0; c < 3; c++)
-        call->host->f32_to_f16(level + 256 * c, j.level[c], 256);
+    for (int c = 0; c < 3; c++) call->host->f32_to_f16(level + 256 * c, j.level[c], 256);
     call->host->parallel_for(call->host, kt_cpu_dim(call, "n"), 32, run_patches, &j);
     return NULL;
 }

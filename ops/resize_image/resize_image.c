@@ -67,8 +67,7 @@ static void run_across(void *ctx, int64_t begin, int64_t end) {
 enum { STRIP = 512 }; // samples summed at once; their sums stay in the first-level cache
 
 static void add_strip(int32_t *sum, const uint8_t *in, int32_t weight, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        sum[i] += weight * in[i];
+    for (int64_t i = 0; i < n; i++) sum[i] += weight * in[i];
 }
 
 // Vertical: rows begin .. end of the target, from the middle picture that starts at source row
@@ -83,12 +82,10 @@ static void run_down(void *ctx, int64_t begin, int64_t end) {
         uint8_t *out = p->out + n * row;
         for (int64_t at = 0; at < n; at += STRIP) {
             int64_t wide = n - at < STRIP ? n - at : STRIP;
-            for (int64_t i = 0; i < wide; i++)
-                sum[i] = HALF;
+            for (int64_t i = 0; i < wide; i++) sum[i] = HALF;
             for (int32_t k = 0; k < p->of.count[row]; k++)
                 add_strip(sum, in + n * k + at, weight[k], wide);
-            for (int64_t i = 0; i < wide; i++)
-                out[at + i] = to_byte(sum[i]);
+            for (int64_t i = 0; i < wide; i++) out[at + i] = to_byte(sum[i]);
         }
     }
 }

@@ -21,8 +21,7 @@ static void token(const kt_cpu_call *call, int64_t i, int64_t position, float *i
     call->host->f16_to_f32(x, in, (size_t)m);
     for (int64_t j = 0; j < hd / 2; j++)
         turn[j] = (double)position * pow(theta, -2.0 * (double)j / (double)hd);
-    for (int64_t h = 0; h < m; h += hd)
-        rotate(in + h, out + h, turn, hd);
+    for (int64_t h = 0; h < m; h += hd) rotate(in + h, out + h, turn, hd);
     call->host->f32_to_f16(out, y, (size_t)m);
 }
 

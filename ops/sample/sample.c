@@ -61,8 +61,7 @@ static uint64_t weight(float z, float top) // 5
     float n = rintf(y * 1.44269504F);
     float f = fmaf(n, -1.42860677e-6F, fmaf(n, -0.693145752F, y));
     float p = 1.0F / 720;
-    for (int i = 0; i < 6; i++)
-        p = fmaf(p, f, c[i]);
+    for (int i = 0; i < 6; i++) p = fmaf(p, f, c[i]);
     return (uint64_t)ldexpf(p, (int)n + 40);
 }
 
@@ -84,20 +83,17 @@ static uint32_t philox(const uint32_t rng[4]) // word 0 of philox4x32-10
 static int64_t keep_top_p(const token *order, int64_t n, double top_p) {
     if (top_p >= 1) return n;
     uint64_t sum = 0, before = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += order[i].w;
+    for (int64_t i = 0; i < n; i++) sum += order[i].w;
     uint64_t target = (uint64_t)ceil(top_p * (double)sum);
     int64_t kept = 0;
-    for (; kept < n && (kept == 0 || before < target); kept++)
-        before += order[kept].w;
+    for (; kept < n && (kept == 0 || before < target); kept++) before += order[kept].w;
     return kept;
 }
 
 static int32_t draw(const token *order, int64_t n, uint32_t u) // 7
 {
     uint64_t sum = 0, below = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += order[i].w;
+    for (int64_t i = 0; i < n; i++) sum += order[i].w;
     uint64_t t = (sum >> 32) * u + ((sum & 0xffffffffU) * u >> 32);
     for (int64_t i = 0; i < n; i++) {
         below += order[i].w;
@@ -113,8 +109,7 @@ static int32_t choose(const settings *s, const row *r, const float *logits) {
         order[i] = (token){clamp(value(s, r, logits, i) / s->temperature), (int32_t)i, 0}; // 3
     qsort(order, (size_t)s->v, sizeof *order, compare);
     int64_t n = s->top_k == 0 || s->top_k > s->v ? s->v : s->top_k;
-    for (int64_t i = 0; i < n; i++)
-        order[i].w = weight(order[i].z, order[0].z);
+    for (int64_t i = 0; i < n; i++) order[i].w = weight(order[i].z, order[0].z);
     n = keep_top_p(order, n, s->top_p);
     int32_t id = draw(order, n, philox(r->rng));
     free(order);
@@ -124,8 +119,7 @@ static int32_t choose(const settings *s, const row *r, const float *logits) {
 static void move_on(const settings *s, row *r, int32_t id) // 8
 {
     int stops = 0;
-    for (int64_t i = 0; i < s->k; i++)
-        stops |= s->stop[i] >= 0 && s->stop[i] == id;
+    for (int64_t i = 0; i < s->k; i++) stops |= s->stop[i] >= 0 && s->stop[i] == id;
     r->rng[2]++;
     r->seen[id / 32] |= 1U << (id % 32);
     *r->next = id;

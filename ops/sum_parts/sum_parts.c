@@ -7,8 +7,7 @@ static const char *run(const kt_cpu_call *call) {
     float *y = kt_cpu_in(call, "y")->data;
     for (int64_t i = 0; i < size; i++) {
         float sum = x[i];
-        for (int64_t p = 0; p < s; p++)
-            sum += part[p * size + i];
+        for (int64_t p = 0; p < s; p++) sum += part[p * size + i];
         y[i] = sum;
     }
     return NULL;

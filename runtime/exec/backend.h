@@ -1,8 +1,9 @@
-// A back end holds a plan's memory and runs its calls: `cpu` through C implementations, `cuda` through kernels.
+// A back end holds a plan's memory and runs its calls: `cpu` through C implementations, `cuda`
+// through kernels.
 //
-// Both offer the same table, so that loading, host steps and the order of stages are written once. A back
-// end is used by one thread, except `put_ahead` and `end_ahead`, which a second thread may call for the
-// next picture's slot at the same time.
+// Both offer the same table, so that loading, host steps and the order of stages are written once.
+// A back end is used by one thread, except `put_ahead` and `end_ahead`, which a second thread may
+// call for the next picture's slot at the same time.
 #ifndef KT_EXEC_BACKEND_H
 #define KT_EXEC_BACKEND_H
 
@@ -33,21 +34,29 @@ typedef struct kt_backend_table {
     const char *name;
     void (*close)(kt_backend *backend); // NULL is fine
     // Copies host memory to a tensor (STATE, UPLOAD, STAGING). Before the next run that reads it.
-    kt_status (*put)(kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err);
-    kt_status (*get)(kt_backend *backend, int tensor, int slot, void *to, int64_t bytes, kt_err *err); // waits
+    kt_status (*put)(
+        kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err);
+    kt_status (*get)(
+        kt_backend *backend, int tensor, int slot, void *to, int64_t bytes, kt_err *err); // waits
     // The same as put, on the copying side, from a second thread.
     kt_status (*put_ahead)(
         kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err);
-    kt_status (*end_ahead)(kt_backend *backend, int slot, kt_err *err);   // second thread: all is on its way
-    kt_status (*await_ahead)(kt_backend *backend, int slot, kt_err *err); // main thread: later runs see it
-    // Loading: a vector into the weight block; a part of a weight into its staging tensor; a prepare call.
-    kt_status (*put_vector)(kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err);
-    kt_status (*put_part)(
-        kt_backend *backend, int tensor, int64_t bytes, kt_source_read read, void *ctx, kt_err *err);
-    kt_status (*prepare)(kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err);
+    kt_status (*end_ahead)(
+        kt_backend *backend, int slot, kt_err *err); // second thread: all is on its way
+    kt_status (*await_ahead)(
+        kt_backend *backend, int slot, kt_err *err); // main thread: later runs see it
+    // Loading: a vector into the weight block; a part of a weight into its staging tensor; a
+    // prepare call.
+    kt_status (*put_vector)(
+        kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err);
+    kt_status (*put_part)(kt_backend *backend, int tensor, int64_t bytes, kt_source_read read,
+        void *ctx, kt_err *err);
+    kt_status (*prepare)(
+        kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err);
     kt_status (*loaded)(kt_backend *backend, kt_err *err); // waits; frees the staging memory
     // Runs calls in order. Returns before they are done on a GPU.
-    kt_status (*run)(kt_backend *backend, const kt_plan_step *steps, int n, const int64_t *values, int slot, kt_err *err);
+    kt_status (*run)(kt_backend *backend, const kt_plan_step *steps, int n, const int64_t *values,
+        int slot, kt_err *err);
     kt_status (*loop)(kt_backend *backend, kt_loop *loop, int slot, kt_err *err);
     kt_status (*wait)(kt_backend *backend, kt_err *err);
     // Marks where a stage begins and ends; times are known after `wait`.
@@ -75,7 +84,8 @@ typedef struct kt_profile {
     double read_ceiling; // bytes a second, measured on this device; 0: not measured
 } kt_profile;
 
-void kt_profile_add(kt_profile *profile, int stage, const kt_plan *plan, const kt_call *call, const int64_t *values, double ms);
+void kt_profile_add(kt_profile *profile, int stage, const kt_plan *plan, const kt_call *call,
+    const int64_t *values, double ms);
 void kt_profile_print(const kt_profile *profile, const kt_plan *plan, kt_buf *out);
 
 typedef struct kt_cpu_options {
@@ -86,7 +96,7 @@ typedef struct kt_cpu_options {
     volatile int *stop;
 } kt_cpu_options;
 
-kt_status kt_cpu_backend_open(
-    kt_arena *arena, const kt_plan *plan, const kt_cpu_options *options, kt_backend **out, kt_err *err) KT_MUST_CHECK;
+kt_status kt_cpu_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cpu_options *options,
+    kt_backend **out, kt_err *err) KT_MUST_CHECK;
 
 #endif

@@ -26,15 +26,13 @@ typedef struct cpu {
     double begin_ms[KT_MAX_STAGES], stage_ms[KT_MAX_STAGES];
 } cpu;
 
-static char *block(int64_t bytes)
-{
+static char *block(int64_t bytes) {
     char *at = calloc((size_t)bytes + 64, 1); // pages that are never touched cost nothing
     if (!at) kt_out_of_memory((size_t)bytes);
     return at;
 }
 
-static void cpu_close(kt_backend *backend)
-{
+static void cpu_close(kt_backend *backend) {
     cpu *c = (cpu *)backend;
     if (!c) return;
     free(c->weights);
@@ -46,13 +44,11 @@ static void cpu_close(kt_backend *backend)
     kt_arena_deinit(&c->run);
 }
 
-static const char **names(kt_arena *arena, size_t n)
-{
+static const char **names(kt_arena *arena, size_t n) {
     return KT_NEW_ARRAY(arena, const char *, n + 1);
 }
 
-static kt_status find_op(cpu *c, const kt_op *op, const cpu_op **out, kt_err *err)
-{
+static kt_status find_op(cpu *c, const kt_op *op, const cpu_op **out, kt_err *err) {
     for (size_t i = 0; i < c->ops.n; i++)
         if (c->ops.at[i].op == op) {
             *out = &c->ops.at[i];
@@ -72,8 +68,7 @@ static kt_status find_op(cpu *c, const kt_op *op, const cpu_op **out, kt_err *er
 }
 
 // Where a tensor lies. `layout`: of the prepare call that is running, else NULL.
-static void *address(const cpu *c, int index, int slot, const kt_layout *layout)
-{
+static void *address(const cpu *c, int index, int slot, const kt_layout *layout) {
     const kt_plan *plan = c->base.plan;
     const kt_tensor *t = &plan->tensors[index];
     switch (t->home) {
@@ -101,8 +96,7 @@ static void *address(const cpu *c, int index, int slot, const kt_layout *layout)
 }
 
 static void fill_tensors(cpu *c, const cpu_op *op, const kt_call *call, const int64_t *values,
-    int slot, const kt_layout *layout, kt_cpu_tensor *out)
-{
+    int slot, const kt_layout *layout, kt_cpu_tensor *out) {
     for (int i = 0; i < op->op->n_ports; i++) {
         out[i].name = op->ports[i];
         int index = call->ports[i];
@@ -116,8 +110,7 @@ static void fill_tensors(cpu *c, const cpu_op *op, const kt_call *call, const in
 }
 
 static void fill_numbers(kt_arena *arena, const cpu_op *op, const kt_call *call,
-    const int64_t *values, kt_cpu_number *dims, kt_cpu_number *params)
-{
+    const int64_t *values, kt_cpu_number *dims, kt_cpu_number *params) {
     for (int i = 0; i < op->op->n_dims; i++)
         dims[i] = (kt_cpu_number){op->dims[i], (double)kt_axis_value(call->dims[i], values), NULL};
     for (int i = 0; i < op->op->n_params; i++) {
@@ -129,8 +122,7 @@ static void fill_numbers(kt_arena *arena, const cpu_op *op, const kt_call *call,
 }
 
 static kt_status run_call(cpu *c, const kt_call *call, const int64_t *values, int slot,
-    const kt_layout *layout, kt_err *err)
-{
+    const kt_layout *layout, kt_err *err) {
     const cpu_op *op;
     KT_TRY(find_op(c, call->op, &op, err));
     kt_arena_mark mark = kt_arena_get_mark(&c->run);
@@ -139,8 +131,8 @@ static kt_status run_call(cpu *c, const kt_call *call, const int64_t *values, in
     kt_cpu_number *params = KT_NEW_ARRAY(&c->run, kt_cpu_number, op->op->n_params + 1);
     fill_tensors(c, op, call, values, slot, layout, tensors);
     fill_numbers(&c->run, op, call, values, dims, params);
-    kt_cpu_call record = {&c->host, tensors, op->op->n_ports, dims, op->op->n_dims, params,
-        op->op->n_params};
+    kt_cpu_call record = {
+        &c->host, tensors, op->op->n_ports, dims, op->op->n_dims, params, op->op->n_params};
     const char *problem = op->run->run(&record);
     kt_arena_reset(&c->run, mark);
     if (!problem) return KT_OK;
@@ -149,11 +141,11 @@ static kt_status run_call(cpu *c, const kt_call *call, const int64_t *values, in
 }
 
 static kt_status cpu_run(kt_backend *backend, const kt_plan_step *steps, int n,
-    const int64_t *values, int slot, kt_err *err)
-{
+    const int64_t *values, int slot, kt_err *err) {
     cpu *c = (cpu *)backend;
     for (int i = 0; i < n; i++) {
-        if (c->options.stop && *c->options.stop) return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
+        if (c->options.stop && *c->options.stop)
+            return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
         double start = kt_os_now_ms();
         KT_TRY(run_call(c, steps[i].call, values, slot, NULL, err));
         if (c->options.profile && c->options.profile->on)
@@ -163,15 +155,13 @@ static kt_status cpu_run(kt_backend *backend, const kt_plan_step *steps, int n,
     return KT_OK;
 }
 
-static bool all_zero(const int32_t *at, int64_t n)
-{
+static bool all_zero(const int32_t *at, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         if (at[i] != 0) return false;
     return true;
 }
 
-static kt_status cpu_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err *err)
-{
+static kt_status cpu_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err *err) {
     cpu *c = (cpu *)backend;
     const int32_t *read = address(c, loop->stage->loop_read, slot, NULL);
     const int32_t *until = address(c, loop->stage->loop_until, slot, NULL);
@@ -186,51 +176,44 @@ static kt_status cpu_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err *
 }
 
 static kt_status cpu_put(
-    kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err)
-{
+    kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err) {
     (void)err;
     if (bytes > 0) memcpy(address((cpu *)backend, tensor, slot, NULL), from, (size_t)bytes);
     return KT_OK;
 }
 
 static kt_status cpu_get(
-    kt_backend *backend, int tensor, int slot, void *to, int64_t bytes, kt_err *err)
-{
+    kt_backend *backend, int tensor, int slot, void *to, int64_t bytes, kt_err *err) {
     (void)err;
     if (bytes > 0) memcpy(to, address((cpu *)backend, tensor, slot, NULL), (size_t)bytes);
     return KT_OK;
 }
 
-static kt_status cpu_ahead(kt_backend *backend, int slot, kt_err *err)
-{
+static kt_status cpu_ahead(kt_backend *backend, int slot, kt_err *err) {
     (void)backend, (void)slot, (void)err;
     return KT_OK;
 }
 
 static kt_status cpu_put_vector(
-    kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err)
-{
+    kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err) {
     (void)err;
     memcpy(((cpu *)backend)->weights + offset, from, (size_t)bytes);
     return KT_OK;
 }
 
-static kt_status cpu_put_part(kt_backend *backend, int tensor, int64_t bytes, kt_source_read read,
-    void *ctx, kt_err *err)
-{
+static kt_status cpu_put_part(
+    kt_backend *backend, int tensor, int64_t bytes, kt_source_read read, void *ctx, kt_err *err) {
     cpu *c = (cpu *)backend;
     if (!c->staging) c->staging = block(backend->plan->bytes.staging);
     return read(ctx, 0, address(c, tensor, 0, NULL), (size_t)bytes, err);
 }
 
 static kt_status cpu_prepare(
-    kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err)
-{
+    kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err) {
     return run_call((cpu *)backend, call, NULL, 0, layout, err);
 }
 
-static kt_status cpu_loaded(kt_backend *backend, kt_err *err)
-{
+static kt_status cpu_loaded(kt_backend *backend, kt_err *err) {
     (void)err;
     cpu *c = (cpu *)backend;
     free(c->staging);
@@ -238,14 +221,12 @@ static kt_status cpu_loaded(kt_backend *backend, kt_err *err)
     return KT_OK;
 }
 
-static kt_status cpu_wait(kt_backend *backend, kt_err *err)
-{
+static kt_status cpu_wait(kt_backend *backend, kt_err *err) {
     (void)backend, (void)err;
     return KT_OK;
 }
 
-static kt_status cpu_mark(kt_backend *backend, int stage, bool begin, kt_err *err)
-{
+static kt_status cpu_mark(kt_backend *backend, int stage, bool begin, kt_err *err) {
     (void)err;
     cpu *c = (cpu *)backend;
     if (begin)
@@ -255,8 +236,7 @@ static kt_status cpu_mark(kt_backend *backend, int stage, bool begin, kt_err *er
     return KT_OK;
 }
 
-static double cpu_stage_ms(kt_backend *backend, int stage)
-{
+static double cpu_stage_ms(kt_backend *backend, int stage) {
     return ((cpu *)backend)->stage_ms[stage];
 }
 
@@ -280,8 +260,7 @@ static const kt_backend_table table = {
 };
 
 kt_status kt_cpu_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cpu_options *options,
-    kt_backend **out, kt_err *err)
-{
+    kt_backend **out, kt_err *err) {
     (void)err;
     cpu *c = KT_NEW(arena, cpu);
     c->base = (kt_backend){&table, plan};

@@ -6,8 +6,7 @@
 #include <stdlib.h>
 
 static void parallel_for(const kt_cpu_host *host, int64_t n, int64_t grain,
-    void (*run)(void *ctx, int64_t begin, int64_t end), void *ctx)
-{
+    void (*run)(void *ctx, int64_t begin, int64_t end), void *ctx) {
     kt_pool_for(host->pool, n, grain, run, ctx);
 }
 
@@ -17,8 +16,7 @@ enum { TILE_M = 4, TILE_N = 4, LANES = 8, BLOCK_M = 32 };
 
 // sum[i][j] = x row i . w row j over k, TILE_N rows of x and TILE_M rows of w at once.
 static inline __attribute__((always_inline)) void tile_body(
-    const float *x, const float *w, float *sum, int64_t k, int64_t stride)
-{
+    const float *x, const float *w, float *sum, int64_t k, int64_t stride) {
     float acc[TILE_N][TILE_M][LANES] = {0};
     for (int64_t c = 0; c < stride; c += LANES)
         for (int i = 0; i < TILE_N; i++)
@@ -29,34 +27,29 @@ static inline __attribute__((always_inline)) void tile_body(
     for (int i = 0; i < TILE_N; i++)
         for (int j = 0; j < TILE_M; j++) {
             const float *a = acc[i][j];
-            sum[i * TILE_M + j] =
-                ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+            sum[i * TILE_M + j] = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
         }
 }
 
 typedef void tile_function(const float *x, const float *w, float *sum, int64_t k, int64_t stride);
 
-static void tile_plain(const float *x, const float *w, float *sum, int64_t k, int64_t stride)
-{
+static void tile_plain(const float *x, const float *w, float *sum, int64_t k, int64_t stride) {
     tile_body(x, w, sum, k, stride);
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 __attribute__((target("avx2,fma"))) static void tile_avx2(
-    const float *x, const float *w, float *sum, int64_t k, int64_t stride)
-{
+    const float *x, const float *w, float *sum, int64_t k, int64_t stride) {
     tile_body(x, w, sum, k, stride);
 }
 
-static tile_function *choose_tile(void)
-{
+static tile_function *choose_tile(void) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return tile_avx2;
     return tile_plain;
 }
 #else
-static tile_function *choose_tile(void)
-{
+static tile_function *choose_tile(void) {
     return tile_plain;
 }
 #endif
@@ -69,8 +62,7 @@ typedef struct product {
     tile_function *tile;
 } product;
 
-static void product_block(const product *p, float *w, int64_t m0)
-{
+static void product_block(const product *p, float *w, int64_t m0) {
     int64_t rows = p->m - m0 < BLOCK_M ? p->m - m0 : BLOCK_M;
     memset(w, 0, sizeof(float) * (size_t)(BLOCK_M * p->stride));
     for (int64_t j = 0; j < rows; j++)
@@ -85,8 +77,7 @@ static void product_block(const product *p, float *w, int64_t m0)
         }
 }
 
-static void product_run(void *ctx, int64_t begin, int64_t end)
-{
+static void product_run(void *ctx, int64_t begin, int64_t end) {
     const product *p = ctx;
     float *w = malloc(sizeof(float) * (size_t)(BLOCK_M * p->stride));
     if (!w) kt_out_of_memory((size_t)(BLOCK_M * p->stride));
@@ -103,8 +94,7 @@ typedef void blas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k
 
 static blas_sgemm *blas; // set once, before threads use it
 
-static void open_blas(void)
-{
+static void open_blas(void) {
     static const char *const names[] = {"libopenblas.so.0", "libopenblas.dll"};
     for (size_t i = 0; i < sizeof names / sizeof names[0] && !blas; i++) {
         kt_os_library *library = kt_os_library_open(names[i], NULL);
@@ -117,14 +107,12 @@ typedef struct convert {
     float *out;
 } convert;
 
-static void convert_run(void *ctx, int64_t begin, int64_t end)
-{
+static void convert_run(void *ctx, int64_t begin, int64_t end) {
     const convert *c = ctx;
     kt_f16_to_f32_row(c->in + begin, c->out + begin, (size_t)(end - begin));
 }
 
-static void product_blas(const kt_cpu_host *host, const product *p)
-{
+static void product_blas(const kt_cpu_host *host, const product *p) {
     convert c = {p->w, malloc(sizeof(float) * (size_t)(p->m * p->k) + 1)};
     if (!c.out) kt_out_of_memory((size_t)(p->m * p->k) * sizeof(float));
     kt_pool_for(host->pool, p->m * p->k, 65536, convert_run, &c);
@@ -134,8 +122,7 @@ static void product_blas(const kt_cpu_host *host, const product *p)
 }
 
 static void matmul(const kt_cpu_host *host, const uint16_t *x, const uint16_t *w, float *y,
-    int64_t n, int64_t m, int64_t k, int64_t ldy)
-{
+    int64_t n, int64_t m, int64_t k, int64_t ldy) {
     if (n == 0 || m == 0) return;
     int64_t stride = (k + LANES - 1) / LANES * LANES;
     int64_t rows = (n + TILE_N - 1) / TILE_N * TILE_N;
@@ -150,8 +137,7 @@ static void matmul(const kt_cpu_host *host, const uint16_t *x, const uint16_t *w
     free(wide);
 }
 
-void kt_cpu_host_init(kt_cpu_host *host, kt_pool *pool, bool allow_blas)
-{
+void kt_cpu_host_init(kt_cpu_host *host, kt_pool *pool, bool allow_blas) {
     if (allow_blas && !blas) open_blas();
     if (!allow_blas) blas = NULL;
     *host = (kt_cpu_host){

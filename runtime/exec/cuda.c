@@ -52,21 +52,19 @@ typedef struct cuda {
 
 // ---- addresses
 
-static int64_t slot_offset(const cuda *c, const kt_tensor *t, int slot)
-{
+static int64_t slot_offset(const cuda *c, const kt_tensor *t, int slot) {
     const kt_plan *plan = c->base.plan;
     bool ahead = t->stage >= 0 && plan->stages[t->stage].ahead;
     return ahead && c->options.slots > 1 ? slot * plan->bytes.upload : 0;
 }
 
-static kt_dptr layout_address(const cuda *c, const kt_layout *layout)
-{
-    return (layout->host_memory ? c->host_weights.device : c->weights.at) + (uint64_t)layout->offset;
+static kt_dptr layout_address(const cuda *c, const kt_layout *layout) {
+    return (layout->host_memory ? c->host_weights.device : c->weights.at) +
+           (uint64_t)layout->offset;
 }
 
 // `layout`: of the prepare call that is running, else NULL.
-static kt_dptr address(const cuda *c, int index, int slot, const kt_layout *layout)
-{
+static kt_dptr address(const cuda *c, int index, int slot, const kt_layout *layout) {
     const kt_tensor *t = &c->base.plan->tensors[index];
     uint64_t offset = (uint64_t)t->offset;
     switch (t->home) {
@@ -94,14 +92,14 @@ static kt_dptr address(const cuda *c, int index, int slot, const kt_layout *layo
 // ---- launches
 
 static void pack_arg(const cuda *c, const kt_call *call, const kt_arg *arg, const int64_t *values,
-    int slot, const kt_layout *layout, void *out)
-{
+    int slot, const kt_layout *layout, void *out) {
     uint64_t pointer = 0;
     int32_t number = 0;
     float real = 0;
     switch (arg->kind) {
     case KT_ARG_PORT:
-        if (call->ports[arg->index] >= 0) pointer = address(c, call->ports[arg->index], slot, layout);
+        if (call->ports[arg->index] >= 0)
+            pointer = address(c, call->ports[arg->index], slot, layout);
         memcpy(out, &pointer, sizeof pointer);
         return;
     case KT_ARG_LAYOUT:
@@ -137,15 +135,13 @@ typedef struct sink {
     kt_gpu_graph *graph; // NULL: the stream
 } sink;
 
-static kt_status emit(cuda *c, const sink *to, const kt_launch *launch, kt_err *err)
-{
+static kt_status emit(cuda *c, const sink *to, const kt_launch *launch, kt_err *err) {
     if (to->graph) return kt_gpu_graph_kernel(to->graph, launch, NULL, NULL, err);
     return kt_gpu_launch(c->gpu, to->stream, launch, err);
 }
 
 static kt_status emit_launch(cuda *c, const sink *to, const kt_call *call, int number,
-    const int64_t *values, const void *params, size_t params_bytes, kt_err *err)
-{
+    const int64_t *values, const void *params, size_t params_bytes, kt_err *err) {
     const loaded *build = &c->builds[call->build];
     kt_geometry g;
     KT_TRY(kt_plan_geometry(c->base.plan, call, number, values, &g, err));
@@ -167,8 +163,7 @@ static kt_status emit_launch(cuda *c, const sink *to, const kt_call *call, int n
 }
 
 static kt_status emit_call(cuda *c, const sink *to, const kt_call *call, const int64_t *values,
-    int slot, const kt_layout *layout, kt_err *err)
-{
+    int slot, const kt_layout *layout, kt_err *err) {
     const loaded *build = &c->builds[call->build];
     for (int i = 0; i < call->variant->n_launches; i++) {
         const kt_gpu_kernel *kernel = build->kernels[i];
@@ -188,8 +183,7 @@ static kt_status emit_call(cuda *c, const sink *to, const kt_call *call, const i
 }
 
 static kt_status profile_call(
-    cuda *c, const kt_call *call, const int64_t *values, int slot, kt_err *err)
-{
+    cuda *c, const kt_call *call, const int64_t *values, int slot, kt_err *err) {
     sink to = {c->gpu->compute, NULL};
     double ms = 0;
     kt_gpu_timer_reset(c->timer);
@@ -201,14 +195,12 @@ static kt_status profile_call(
     return KT_OK;
 }
 
-static bool profiling(const cuda *c)
-{
+static bool profiling(const cuda *c) {
     return c->options.profile && c->options.profile->on;
 }
 
 static kt_status cuda_run(kt_backend *backend, const kt_plan_step *steps, int n,
-    const int64_t *values, int slot, kt_err *err)
-{
+    const int64_t *values, int slot, kt_err *err) {
     cuda *c = (cuda *)backend;
     sink to = {c->gpu->compute, NULL};
     for (int i = 0; i < n; i++) {
@@ -223,11 +215,11 @@ static kt_status cuda_run(kt_backend *backend, const kt_plan_step *steps, int n,
 // ---- loops: graph replays submitted ahead of their results
 
 static kt_status emit_downloads(
-    cuda *c, const sink *to, const kt_stage *stage, const int64_t *values, kt_err *err)
-{
+    cuda *c, const sink *to, const kt_stage *stage, const int64_t *values, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     mirror *m = &c->mirrors[stage - plan->stages];
-    const int tensors[2] = {stage->loop_read, stage->loop_until}; // `until` tells that `read` is there
+    const int tensors[2] = {
+        stage->loop_read, stage->loop_until}; // `until` tells that `read` is there
     void *const hosts[2] = {m->read.at, m->until.at};
     for (int i = 0; i < 2; i++) {
         size_t bytes = (size_t)kt_tensor_bytes(&plan->tensors[tensors[i]], values);
@@ -241,8 +233,7 @@ static kt_status emit_downloads(
 }
 
 static kt_status record(cuda *c, const kt_stage *stage, const kt_step_list *list,
-    const int64_t *values, int slot, kt_gpu_graph **out, kt_err *err)
-{
+    const int64_t *values, int slot, kt_gpu_graph **out, kt_err *err) {
     for (size_t i = 0; i < c->graphs.n; i++)
         if (c->graphs.at[i].list == list && c->graphs.at[i].slot == slot) {
             *out = c->graphs.at[i].graph;
@@ -250,8 +241,8 @@ static kt_status record(cuda *c, const kt_stage *stage, const kt_step_list *list
         }
     double start = kt_os_now_ms();
     recorded new = {list, slot, NULL};
-    char *name = kt_arena_printf(
-        c->arena, "%.*s[%" PRId64 "]", KT_STR_ARG(stage->name), list->bucket);
+    char *name =
+        kt_arena_printf(c->arena, "%.*s[%" PRId64 "]", KT_STR_ARG(stage->name), list->bucket);
     KT_TRY(kt_gpu_graph_open(c->gpu, name, &new.graph, err));
     KT_PUSH(c->arena, &c->graphs, new);
     sink to = {NULL, new.graph};
@@ -265,8 +256,7 @@ static kt_status record(cuda *c, const kt_stage *stage, const kt_step_list *list
 }
 
 // One step of a loop, submitted.
-static kt_status submit(cuda *c, const kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err)
-{
+static kt_status submit(cuda *c, const kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err) {
     if (graph) return kt_gpu_graph_launch(graph, c->gpu->compute, err);
     sink to = {c->gpu->compute, NULL};
     KT_TRY(cuda_run(&c->base, loop->list->steps, loop->list->n_steps, loop->values, slot, err));
@@ -274,20 +264,20 @@ static kt_status submit(cuda *c, const kt_loop *loop, kt_gpu_graph *graph, int s
 }
 
 // Has the step with this number arrived in the mirror: every row has its token or has stopped.
-static bool arrived(
-    const volatile int32_t *read, const volatile int32_t *until, int64_t rows, int64_t most, int64_t step)
-{
+static bool arrived(const volatile int32_t *read, const volatile int32_t *until, int64_t rows,
+    int64_t most, int64_t step) {
     for (int64_t r = 0; r < rows; r++)
         if (until[r] != 0 && read[r * most + step] < 0) return false;
     return true;
 }
 
-static kt_status await_step(cuda *c, const mirror *m, int64_t rows, int64_t most, int64_t step, kt_err *err)
-{
+static kt_status await_step(
+    cuda *c, const mirror *m, int64_t rows, int64_t most, int64_t step, kt_err *err) {
     double start = kt_os_now_ms();
     for (int64_t spin = 0; !arrived(m->read.at, m->until.at, rows, most, step); spin++) {
         if (spin < SPINS) continue;
-        if (c->options.stop && *c->options.stop) return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
+        if (c->options.stop && *c->options.stop)
+            return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
         kt_os_sleep_us(20);
         if (kt_os_now_ms() - start < STALL_MS) continue;
         KT_TRY(kt_gpu_flush(c->gpu, c->gpu->compute, err)); // a kernel that failed shows here
@@ -296,15 +286,13 @@ static kt_status await_step(cuda *c, const mirror *m, int64_t rows, int64_t most
     return KT_OK;
 }
 
-static bool all_zero(const int32_t *at, int64_t n)
-{
+static bool all_zero(const int32_t *at, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         if (at[i] != 0) return false;
     return true;
 }
 
-static kt_status run_loop(cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err)
-{
+static kt_status run_loop(cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     const mirror *m = &c->mirrors[loop->stage - plan->stages];
     int64_t rows = kt_tensor_bytes(&plan->tensors[loop->stage->loop_until], loop->values) / 4;
@@ -319,8 +307,7 @@ static kt_status run_loop(cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot,
     return kt_gpu_wait(c->gpu, c->gpu->compute, err); // steps that were submitted past the end
 }
 
-static kt_status cuda_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err *err)
-{
+static kt_status cuda_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err *err) {
     cuda *c = (cuda *)backend;
     kt_gpu_graph *graph = NULL;
     if (loop->stage->graph && c->options.graph && !profiling(c))
@@ -328,8 +315,7 @@ static kt_status cuda_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err 
     return run_loop(c, loop, graph, slot, err);
 }
 
-kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err)
-{
+kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err) {
     cuda *c = (cuda *)backend;
     if (!c->options.graph || profiling(c)) return KT_OK;
     const kt_plan *plan = backend->plan;
@@ -348,15 +334,13 @@ kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err)
 
 // ---- memory
 
-static bool same_place(const kt_plan *plan, int a, int b)
-{
+static bool same_place(const kt_plan *plan, int a, int b) {
     const kt_tensor *x = &plan->tensors[a], *y = &plan->tensors[b];
     return x->home == y->home && x->offset == y->offset;
 }
 
 // What a loop will read starts as what the host put there.
-static void put_mirror(cuda *c, int tensor, const void *from, size_t bytes)
-{
+static void put_mirror(cuda *c, int tensor, const void *from, size_t bytes) {
     const kt_plan *plan = c->base.plan;
     for (int i = 0; i < plan->n_stages; i++) {
         const kt_stage *stage = &plan->stages[i];
@@ -370,8 +354,7 @@ static void put_mirror(cuda *c, int tensor, const void *from, size_t bytes)
 }
 
 static kt_status cuda_put(
-    kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err)
-{
+    kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err) {
     cuda *c = (cuda *)backend;
     if (bytes == 0) return KT_OK;
     put_mirror(c, tensor, from, (size_t)bytes);
@@ -380,8 +363,7 @@ static kt_status cuda_put(
 }
 
 static kt_status cuda_get(
-    kt_backend *backend, int tensor, int slot, void *to, int64_t bytes, kt_err *err)
-{
+    kt_backend *backend, int tensor, int slot, void *to, int64_t bytes, kt_err *err) {
     cuda *c = (cuda *)backend;
     if (bytes == 0) return KT_OK;
     KT_TRY(kt_gpu_wait(c->gpu, c->gpu->compute, err));
@@ -389,8 +371,7 @@ static kt_status cuda_get(
 }
 
 static kt_status cuda_put_ahead(
-    kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err)
-{
+    kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err) {
     cuda *c = (cuda *)backend;
     if (bytes == 0) return KT_OK;
     KT_TRY(kt_gpu_attach(c->gpu, err));
@@ -400,30 +381,26 @@ static kt_status cuda_put_ahead(
         c->ahead_ring, address(c, tensor, slot, NULL), from, (size_t)bytes, err);
 }
 
-static kt_status cuda_end_ahead(kt_backend *backend, int slot, kt_err *err)
-{
+static kt_status cuda_end_ahead(kt_backend *backend, int slot, kt_err *err) {
     cuda *c = (cuda *)backend;
     KT_TRY(kt_gpu_attach(c->gpu, err));
     return kt_gpu_event_record(c->gpu, c->ahead[slot], c->gpu->copy, err);
 }
 
-static kt_status cuda_await_ahead(kt_backend *backend, int slot, kt_err *err)
-{
+static kt_status cuda_await_ahead(kt_backend *backend, int slot, kt_err *err) {
     cuda *c = (cuda *)backend;
     return kt_gpu_stream_after(c->gpu, c->gpu->compute, c->ahead[slot], err);
 }
 
 static kt_status cuda_put_vector(
-    kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err)
-{
+    kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err) {
     cuda *c = (cuda *)backend;
     return kt_gpu_upload(
         c->gpu, c->gpu->compute, c->weights.at + (uint64_t)offset, from, (size_t)bytes, err);
 }
 
-static kt_status cuda_put_part(kt_backend *backend, int tensor, int64_t bytes, kt_source_read read,
-    void *ctx, kt_err *err)
-{
+static kt_status cuda_put_part(
+    kt_backend *backend, int tensor, int64_t bytes, kt_source_read read, void *ctx, kt_err *err) {
     cuda *c = (cuda *)backend;
     if (!c->staging.at)
         KT_TRY(kt_gpu_alloc(c->gpu, "staging of weights", KT_GPU_USE_OTHER,
@@ -434,15 +411,13 @@ static kt_status cuda_put_part(kt_backend *backend, int tensor, int64_t bytes, k
 }
 
 static kt_status cuda_prepare(
-    kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err)
-{
+    kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err) {
     cuda *c = (cuda *)backend;
     sink to = {c->gpu->compute, NULL};
     return emit_call(c, &to, call, NULL, 0, layout, err);
 }
 
-static kt_status cuda_loaded(kt_backend *backend, kt_err *err)
-{
+static kt_status cuda_loaded(kt_backend *backend, kt_err *err) {
     cuda *c = (cuda *)backend;
     KT_TRY(kt_gpu_wait(c->gpu, c->gpu->compute, err));
     kt_gpu_uploader_close(c->load_ring);
@@ -451,16 +426,14 @@ static kt_status cuda_loaded(kt_backend *backend, kt_err *err)
     return KT_OK;
 }
 
-static kt_status cuda_wait(kt_backend *backend, kt_err *err)
-{
+static kt_status cuda_wait(kt_backend *backend, kt_err *err) {
     cuda *c = (cuda *)backend;
     return kt_gpu_wait(c->gpu, c->gpu->compute, err);
 }
 
 // ---- times of stages
 
-static kt_status cuda_mark(kt_backend *backend, int stage, bool begin, kt_err *err)
-{
+static kt_status cuda_mark(kt_backend *backend, int stage, bool begin, kt_err *err) {
     cuda *c = (cuda *)backend;
     if (begin && c->stage_mark[stage][0] >= 0) { // another picture
         kt_gpu_timer_reset(c->stage_timer);
@@ -470,8 +443,7 @@ static kt_status cuda_mark(kt_backend *backend, int stage, bool begin, kt_err *e
     return kt_gpu_timer_mark(c->stage_timer, c->gpu->compute, mark, err);
 }
 
-static double cuda_stage_ms(kt_backend *backend, int stage)
-{
+static double cuda_stage_ms(kt_backend *backend, int stage) {
     cuda *c = (cuda *)backend;
     const int *mark = c->stage_mark[stage];
     double ms = 0;
@@ -480,8 +452,7 @@ static double cuda_stage_ms(kt_backend *backend, int stage)
     return kt_gpu_timer_ms(c->stage_timer, mark[0], mark[1], &ms, &err) == KT_OK ? ms : 0;
 }
 
-static void cuda_close(kt_backend *backend)
-{
+static void cuda_close(kt_backend *backend) {
     cuda *c = (cuda *)backend;
     if (!c) return;
     kt_gpu_uploader_close(c->load_ring);
@@ -504,8 +475,7 @@ static void cuda_close(kt_backend *backend)
 // ---- opening: compile, load, allocate
 
 // The most shared memory that any call of each build asks for, launch by launch.
-static kt_status most_shared(cuda *c, const kt_call *call, const int64_t *maxima, kt_err *err)
-{
+static kt_status most_shared(cuda *c, const kt_call *call, const int64_t *maxima, kt_err *err) {
     loaded *build = &c->builds[call->build];
     for (int i = 0; i < call->variant->n_launches; i++) {
         kt_geometry g;
@@ -515,8 +485,7 @@ static kt_status most_shared(cuda *c, const kt_call *call, const int64_t *maxima
     return KT_OK;
 }
 
-static kt_status each_call(cuda *c, const int64_t *maxima, kt_err *err)
-{
+static kt_status each_call(cuda *c, const int64_t *maxima, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     for (int s = 0; s < plan->n_stages; s++)
         for (int l = 0; l < plan->stages[s].n_lists; l++) {
@@ -533,14 +502,13 @@ static kt_status each_call(cuda *c, const int64_t *maxima, kt_err *err)
     return KT_OK;
 }
 
-static kt_status load_kernels(cuda *c, int index, kt_err *err)
-{
+static kt_status load_kernels(cuda *c, int index, kt_err *err) {
     const kt_build *build = &c->base.plan->builds[index];
     loaded *to = &c->builds[index];
     kt_gpu_param *expected = KT_NEW_ARRAY(c->arena, kt_gpu_param, to->n_args + 1);
     for (int i = 0; i < to->n_args; i++)
-        expected[i] = (kt_gpu_param){
-            kt_str_z(c->arena, to->args[i].name), (uint32_t)to->args[i].bytes};
+        expected[i] =
+            (kt_gpu_param){kt_str_z(c->arena, to->args[i].name), (uint32_t)to->args[i].bytes};
     for (int i = 0; i < build->variant->n_launches; i++) {
         char *name =
             kt_op_kernel_name(c->arena, build->op, build->variant, &build->variant->launches[i]);
@@ -555,9 +523,8 @@ static kt_status load_kernels(cuda *c, int index, kt_err *err)
 }
 
 // Loads a build's code; what the driver refuses is compiled again, once.
-static kt_status load_module(cuda *c, int index, const kt_compile_request *request,
-    kt_compile_result *result, kt_err *err)
-{
+static kt_status load_module(
+    cuda *c, int index, const kt_compile_request *request, kt_compile_result *result, kt_err *err) {
     loaded *to = &c->builds[index];
     kt_status status = kt_gpu_module_open(
         c->gpu, request->name, result->cubin.at, result->cubin.n, &to->module, err);
@@ -571,8 +538,7 @@ static kt_status load_module(cuda *c, int index, const kt_compile_request *reque
     return load_kernels(c, index, err);
 }
 
-static kt_status load_builds(cuda *c, kt_err *err)
-{
+static kt_status load_builds(cuda *c, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     kt_compile_request *requests;
     KT_TRY(kt_cuda_requests(c->arena, plan, c->gpu->info.arch, &requests, err));
@@ -586,13 +552,13 @@ static kt_status load_builds(cuda *c, kt_err *err)
         c->times.n_cached += results[i].from == KT_COMPILE_FROM_CACHE;
         c->times.n_packed += results[i].from == KT_COMPILE_FROM_PACK;
     }
-    for (int i = 0; i < plan->n_builds; i++) KT_TRY(load_module(c, i, &requests[i], &results[i], err));
+    for (int i = 0; i < plan->n_builds; i++)
+        KT_TRY(load_module(c, i, &requests[i], &results[i], err));
     c->times.load_modules_ms = kt_os_now_ms() - start - c->times.compile_ms;
     return KT_OK;
 }
 
-static kt_status open_builds(cuda *c, kt_err *err)
-{
+static kt_status open_builds(cuda *c, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     c->builds = KT_NEW_ARRAY(c->arena, loaded, plan->n_builds + 1);
     for (int i = 0; i < plan->n_builds; i++) {
@@ -600,8 +566,7 @@ static kt_status open_builds(cuda *c, kt_err *err)
         c->builds[i].kernels =
             KT_NEW_ARRAY(c->arena, const kt_gpu_kernel *, build->variant->n_launches);
         c->builds[i].shared = KT_NEW_ARRAY(c->arena, uint32_t, build->variant->n_launches);
-        c->builds[i].args =
-            kt_op_args(c->arena, build->op, build->variant, &c->builds[i].n_args);
+        c->builds[i].args = kt_op_args(c->arena, build->op, build->variant, &c->builds[i].n_args);
     }
     int64_t *maxima = KT_NEW_ARRAY(c->arena, int64_t, plan->n_dims + 1);
     for (int d = 0; d < plan->n_dims; d++) maxima[d] = plan->dims[d].max;
@@ -609,16 +574,15 @@ static kt_status open_builds(cuda *c, kt_err *err)
     return load_builds(c, err);
 }
 
-static kt_status open_memory(cuda *c, kt_err *err)
-{
+static kt_status open_memory(cuda *c, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     const kt_plan_bytes *bytes = &plan->bytes;
     size_t upload = (size_t)(bytes->upload * c->options.slots);
     KT_TRY(kt_gpu_alloc(
         c->gpu, "weights", KT_GPU_USE_WEIGHTS, (size_t)bytes->weights, &c->weights, err));
     KT_TRY(kt_gpu_alloc(c->gpu, "state", KT_GPU_USE_STATE, (size_t)bytes->state, &c->state, err));
-    KT_TRY(
-        kt_gpu_alloc(c->gpu, "activations", KT_GPU_USE_ACTIVATIONS, (size_t)bytes->act, &c->act, err));
+    KT_TRY(kt_gpu_alloc(
+        c->gpu, "activations", KT_GPU_USE_ACTIVATIONS, (size_t)bytes->act, &c->act, err));
     KT_TRY(kt_gpu_alloc(c->gpu, "uploads", KT_GPU_USE_OTHER, upload, &c->upload, err));
     if (bytes->host_weights > 0)
         KT_TRY(kt_gpu_pin(
@@ -628,18 +592,16 @@ static kt_status open_memory(cuda *c, kt_err *err)
     for (int i = 0; i < plan->n_stages; i++) {
         const kt_stage *stage = &plan->stages[i];
         if (!stage->loop) continue;
-        KT_TRY(kt_gpu_pin(c->gpu, "results of a loop", (size_t)plan->tensors[stage->loop_read].bytes,
-            &c->mirrors[i].read, err));
-        KT_TRY(kt_gpu_pin(c->gpu, "results of a loop", (size_t)plan->tensors[stage->loop_until].bytes,
-            &c->mirrors[i].until, err));
+        KT_TRY(kt_gpu_pin(c->gpu, "results of a loop",
+            (size_t)plan->tensors[stage->loop_read].bytes, &c->mirrors[i].read, err));
+        KT_TRY(kt_gpu_pin(c->gpu, "results of a loop",
+            (size_t)plan->tensors[stage->loop_until].bytes, &c->mirrors[i].until, err));
     }
     return KT_OK;
 }
 
-static kt_status open_timers(cuda *c, kt_err *err)
-{
-    for (int i = 0; i < KT_SLOTS; i++)
-        KT_TRY(kt_gpu_event_open(c->gpu, false, &c->ahead[i], err));
+static kt_status open_timers(cuda *c, kt_err *err) {
+    for (int i = 0; i < KT_SLOTS; i++) KT_TRY(kt_gpu_event_open(c->gpu, false, &c->ahead[i], err));
     memset(c->stage_mark, -1, sizeof c->stage_mark);
     KT_TRY(kt_gpu_timer_open(c->gpu, 2, &c->timer, err));
     return kt_gpu_timer_open(c->gpu, 2 * KT_MAX_STAGES, &c->stage_timer, err);
@@ -664,9 +626,8 @@ static const kt_backend_table table = {
     .stage_ms = cuda_stage_ms,
 };
 
-kt_status kt_cuda_backend_open(kt_arena *arena, const kt_plan *plan,
-    const kt_cuda_options *options, kt_backend **out, kt_err *err)
-{
+kt_status kt_cuda_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cuda_options *options,
+    kt_backend **out, kt_err *err) {
     KT_ASSERT(plan->n_stages <= KT_MAX_STAGES);
     cuda *c = KT_NEW(arena, cuda);
     c->base = (kt_backend){&table, plan};
@@ -684,7 +645,6 @@ kt_status kt_cuda_backend_open(kt_arena *arena, const kt_plan *plan,
     return KT_OK;
 }
 
-kt_cuda_times kt_cuda_backend_times(const kt_backend *backend)
-{
+kt_cuda_times kt_cuda_backend_times(const kt_backend *backend) {
     return ((const cuda *)backend)->times;
 }

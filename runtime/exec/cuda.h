@@ -20,15 +20,17 @@ typedef struct kt_cuda_times {
     int n_builds, n_compiled, n_cached, n_packed;
 } kt_cuda_times;
 
-// Compiles what the plan needs, loads it, allocates all memory. Errors: ECOMPILE, EOP (a kernel whose parameters are not
-// those of its manifest), EMEMORY, EGPU.
-kt_status kt_cuda_backend_open(
-    kt_arena *arena, const kt_plan *plan, const kt_cuda_options *options, kt_backend **out, kt_err *err) KT_MUST_CHECK;
+// Compiles what the plan needs, loads it, allocates all memory. Errors: ECOMPILE, EOP (a kernel
+// whose parameters are not those of its manifest), EMEMORY, EGPU.
+kt_status kt_cuda_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cuda_options *options,
+    kt_backend **out, kt_err *err) KT_MUST_CHECK;
 kt_cuda_times kt_cuda_backend_times(const kt_backend *backend);
 // Records every graph of the plan now instead of at first use.
 kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err) KT_MUST_CHECK;
 
-// Compile requests of a plan's builds for an architecture (also for packs). `sources` read from the ops' folders.
-kt_status kt_cuda_requests(kt_arena *arena, const kt_plan *plan, int arch, kt_compile_request **out, kt_err *err) KT_MUST_CHECK;
+// Compile requests of a plan's builds for an architecture (also for packs). `sources` read from the
+// ops' folders.
+kt_status kt_cuda_requests(kt_arena *arena, const kt_plan *plan, int arch, kt_compile_request **out,
+    kt_err *err) KT_MUST_CHECK;
 
 #endif

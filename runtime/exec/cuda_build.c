@@ -5,8 +5,7 @@
 
 enum { SOURCE_MAX = 4 << 20 };
 
-static kt_status define_all(kt_options *options, const kt_build *build, kt_err *err)
-{
+static kt_status define_all(kt_options *options, const kt_build *build, kt_err *err) {
     for (int i = 0; i < build->n_defines; i++) {
         kt_str text = kt_str_from(build->defines[i]);
         ptrdiff_t equals = kt_str_find(text, '=');
@@ -18,8 +17,7 @@ static kt_status define_all(kt_options *options, const kt_build *build, kt_err *
 }
 
 static kt_status fill_request(
-    kt_arena *arena, const kt_build *build, int arch, kt_compile_request *out, kt_err *err)
-{
+    kt_arena *arena, const kt_build *build, int arch, kt_compile_request *out, kt_err *err) {
     char *file = kt_arena_printf(arena, "%.*s.cu", KT_STR_ARG(build->op->name));
     char *path = kt_path_join(arena, build->op->folder, file);
     if (kt_os_stat(path).kind != KT_PATH_FILE)
@@ -38,8 +36,7 @@ static kt_status fill_request(
 }
 
 kt_status kt_cuda_requests(
-    kt_arena *arena, const kt_plan *plan, int arch, kt_compile_request **out, kt_err *err)
-{
+    kt_arena *arena, const kt_plan *plan, int arch, kt_compile_request **out, kt_err *err) {
     *out = KT_NEW_ARRAY(arena, kt_compile_request, plan->n_builds + 1);
     for (int i = 0; i < plan->n_builds; i++) {
         kt_status status = fill_request(arena, &plan->builds[i], arch, &(*out)[i], err);

@@ -5,8 +5,7 @@
 
 #include <inttypes.h>
 
-kt_status kt_host_read_image(kt_host *host, kt_err *err)
-{
+kt_status kt_host_read_image(kt_host *host, kt_err *err) {
     kt_request *r = host->request;
     if (!r->image_path)
         return KT_FAIL(err, KT_EUSAGE, "this pipeline looks at a picture; name one after it");
@@ -23,9 +22,9 @@ kt_status kt_host_read_image(kt_host *host, kt_err *err)
     return KT_OK;
 }
 
-// The sizes and coefficient tables of a resize, as outputs `to.size` and `to.taps` and dims `px` and `t`.
-static kt_status give_resize(kt_host *host, const kt_resize_job *job, kt_err *err)
-{
+// The sizes and coefficient tables of a resize, as outputs `to.size` and `to.taps` and dims `px`
+// and `t`.
+static kt_status give_resize(kt_host *host, const kt_resize_job *job, kt_err *err) {
     kt_arena *arena = &host->request->arena;
     int64_t n = 0, pixels = 0;
     KT_TRY(kt_resize_count(job, &n, err));
@@ -35,13 +34,12 @@ static kt_status give_resize(kt_host *host, const kt_resize_job *job, kt_err *er
     int32_t *taps = KT_NEW_ARRAY(arena, int32_t, n);
     kt_resize_taps(job, taps);
     kt_host_give(host, kt_host_out(host, "to.taps"), taps, n * (int64_t)sizeof *taps);
-    kt_host_give(host, kt_host_out(host, "to.size"), job->to,
-        job->n_targets * (int64_t)sizeof job->to[0]);
+    kt_host_give(
+        host, kt_host_out(host, "to.size"), job->to, job->n_targets * (int64_t)sizeof job->to[0]);
     return KT_OK;
 }
 
-kt_status kt_host_fit_image(kt_host *host, kt_err *err)
-{
+kt_status kt_host_fit_image(kt_host *host, kt_err *err) {
     const int32_t *size = kt_host_data(host, kt_host_in(host, "size"));
     int32_t(*to)[2] = kt_arena_alloc(&host->request->arena, sizeof *to);
     int height, width;
@@ -54,8 +52,7 @@ kt_status kt_host_fit_image(kt_host *host, kt_err *err)
     return give_resize(host, &job, err);
 }
 
-static kt_status read_params(const kt_host *host, kt_picture_params *out, kt_err *err)
-{
+static kt_status read_params(const kt_host *host, kt_picture_params *out, kt_err *err) {
     kt_str scheme = host->request->context->markup.scheme;
     if (!kt_picture_scheme_find(scheme, &out->scheme))
         return KT_FAIL(err, KT_EMODEL, "the model file's 'picture' has the unknown scheme '%.*s'",
@@ -72,13 +69,11 @@ static kt_status read_params(const kt_host *host, kt_picture_params *out, kt_err
     return KT_OK;
 }
 
-static void give_i32(kt_host *host, const char *port, const int32_t *data, int64_t n)
-{
+static void give_i32(kt_host *host, const char *port, const int32_t *data, int64_t n) {
     kt_host_give(host, kt_host_out(host, port), data, n * (int64_t)sizeof *data);
 }
 
-kt_status kt_host_slice_image(kt_host *host, kt_err *err)
-{
+kt_status kt_host_slice_image(kt_host *host, kt_err *err) {
     kt_request *r = host->request;
     const int32_t *size = kt_host_data(host, kt_host_in(host, "size"));
     kt_picture_params params;
@@ -98,7 +93,8 @@ kt_status kt_host_slice_image(kt_host *host, kt_err *err)
     give_i32(host, "view.from", views.from[0], 3 * (int64_t)views.n_views);
     give_i32(host, "view.size", views.size[0], 2 * (int64_t)views.n_views);
     give_i32(host, "view.offset", views.offset, views.n_views + 1);
-    kt_host_give(host, kt_host_out(host, "view.level"), views.level, 3 * 256 * (int64_t)sizeof(float));
+    kt_host_give(
+        host, kt_host_out(host, "view.level"), views.level, 3 * 256 * (int64_t)sizeof(float));
     give_i32(host, "position", views.position, views.n_patches);
     give_i32(host, "query.row", views.query_row, views.n_queried);
     give_i32(host, "query.offset", views.query_offset, views.n_views + 1);

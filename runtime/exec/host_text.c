@@ -8,13 +8,11 @@
 
 enum { PAGE_TOKENS = 16 };
 
-static bool is_joint(const kt_host *host)
-{
+static bool is_joint(const kt_host *host) {
     return kt_str_is(kt_host_word(host, "mode"), "joint");
 }
 
-kt_status kt_host_write_prompt(kt_host *host, kt_err *err)
-{
+kt_status kt_host_write_prompt(kt_host *host, kt_err *err) {
     kt_request *r = host->request;
     const kt_context *c = r->context;
     int grid = kt_host_in(host, "grid"), stop = kt_host_out(host, "stop");
@@ -31,8 +29,9 @@ kt_status kt_host_write_prompt(kt_host *host, kt_err *err)
     KT_TRY(kt_host_decide(host, "k", prompts->n_stop, KT_EMODEL, err));
     int64_t room = kt_host_size(host, stop, 0);
     if (prompts->n_stop > room)
-        return KT_FAIL(err, KT_EMODEL, "the model's 'chat' has %d stop tokens, the pipeline takes %" PRId64,
-            prompts->n_stop, room);
+        return KT_FAIL(err, KT_EMODEL,
+            "the model's 'chat' has %d stop tokens, the pipeline takes %" PRId64, prompts->n_stop,
+            room);
     int32_t *ids = KT_NEW_ARRAY(&r->arena, int32_t, room);
     for (int64_t i = 0; i < room; i++) ids[i] = i < prompts->n_stop ? prompts->stop[i] : -1;
     kt_host_give(host, stop, ids, room * (int64_t)sizeof *ids);
@@ -41,8 +40,7 @@ kt_status kt_host_write_prompt(kt_host *host, kt_err *err)
 }
 
 // New tokens of each row: what its item asks for, else the pipeline's.
-static int32_t *row_limits(kt_host *host, int n_prompts)
-{
+static int32_t *row_limits(kt_host *host, int n_prompts) {
     kt_request *r = host->request;
     int64_t most = kt_host_number(host, "max_new");
     int32_t *out = KT_NEW_ARRAY(&r->arena, int32_t, n_prompts + 1);
@@ -54,19 +52,16 @@ static int32_t *row_limits(kt_host *host, int n_prompts)
 }
 
 // Counts the tokens of the prompts as the user sees them: the shared part once.
-static void count_tokens(kt_request *r, const kt_prompts *prompts, int64_t prefix)
-{
+static void count_tokens(kt_request *r, const kt_prompts *prompts, int64_t prefix) {
     r->prompt_tokens = prefix;
     for (int i = 0; i < prompts->n; i++) r->prompt_tokens += prompts->at[i].n - prefix;
 }
 
-static void give_state(kt_host *host, const char *port, const void *data, size_t bytes)
-{
+static void give_state(kt_host *host, const char *port, const void *data, size_t bytes) {
     kt_host_give(host, kt_host_inout(host, port), data, (int64_t)bytes);
 }
 
-static void give_rows(kt_host *host, const kt_rows *rows)
-{
+static void give_rows(kt_host *host, const kt_rows *rows) {
     kt_arena *arena = &host->request->arena;
     size_t n = (size_t)rows->rows, word = sizeof(int32_t);
     size_t width = (size_t)kt_host_size(host, kt_host_inout(host, "table"), 1);
@@ -91,8 +86,7 @@ static void give_rows(kt_host *host, const kt_rows *rows)
     give_state(host, "gen.rng", rng, n * 4 * word);
 }
 
-static kt_status give_chunks(kt_host *host, const kt_rows *rows, kt_err *err)
-{
+static kt_status give_chunks(kt_host *host, const kt_rows *rows, kt_err *err) {
     kt_request *r = host->request;
     int ids = kt_host_out(host, "chunk.ids"), segments = kt_host_out(host, "chunk.segments");
     size_t n = (size_t)rows->n_chunks;
@@ -115,8 +109,7 @@ static kt_status give_chunks(kt_host *host, const kt_rows *rows, kt_err *err)
     return KT_OK;
 }
 
-kt_status kt_host_plan_rows(kt_host *host, kt_err *err)
-{
+kt_status kt_host_plan_rows(kt_host *host, kt_err *err) {
     kt_request *r = host->request;
     const kt_prompts *prompts = r->objects[kt_host_in(host, "prompt")];
     int table = kt_host_inout(host, "table");
@@ -128,8 +121,8 @@ kt_status kt_host_plan_rows(kt_host *host, kt_err *err)
         .chunk_tokens = kt_host_max(host, "n"),
         .chunk_segments = kt_host_max(host, "g")};
     kt_rows rows;
-    KT_TRY(kt_rows_plan(&r->arena, prompts->at, row_limits(host, prompts->n), prompts->n, &limits,
-        &rows, err));
+    KT_TRY(kt_rows_plan(
+        &r->arena, prompts->at, row_limits(host, prompts->n), prompts->n, &limits, &rows, err));
     count_tokens(r, prompts, rows.prefix);
     give_rows(host, &rows);
     return give_chunks(host, &rows, err);
@@ -137,23 +130,20 @@ kt_status kt_host_plan_rows(kt_host *host, kt_err *err)
 
 // ---- answers
 
-void kt_answer_text(const kt_tokenizer *tokenizer, const int32_t *ids, int64_t n, kt_buf *out)
-{
+void kt_answer_text(const kt_tokenizer *tokenizer, const int32_t *ids, int64_t n, kt_buf *out) {
     kt_detokenizer detokenizer;
     kt_detokenizer_init(&detokenizer, tokenizer, false);
     for (int64_t i = 0; i < n; i++) kt_detokenizer_push(&detokenizer, ids[i], out);
     kt_detokenizer_flush(&detokenizer, out);
 }
 
-static bool is_stop(const kt_prompts *prompts, int32_t id)
-{
+static bool is_stop(const kt_prompts *prompts, int32_t id) {
     for (int i = 0; i < prompts->n_stop; i++)
         if (prompts->stop[i] == id) return true;
     return false;
 }
 
-static const kt_prompts *find_prompts(const kt_request *r)
-{
+static const kt_prompts *find_prompts(const kt_request *r) {
     const kt_plan *plan = r->context->plan;
     for (int i = 0; i < plan->n_tensors; i++)
         if (plan->tensors[i].home == KT_HOME_HOST && plan->tensors[i].host == KT_HOST_TYPE_PROMPT &&
@@ -162,16 +152,15 @@ static const kt_prompts *find_prompts(const kt_request *r)
     return NULL;
 }
 
-static kt_str trimmed(kt_arena *arena, const kt_buf *text)
-{
+static kt_str trimmed(kt_arena *arena, const kt_buf *text) {
     size_t from = 0, to = text->n;
     while (from < to && strchr(" \t\r\n", text->at[from])) from++;
     while (to > from && strchr(" \t\r\n", text->at[to - 1])) to--;
     return kt_str_copy(arena, (kt_str){text->at + from, to - from});
 }
 
-static kt_answer read_row(kt_request *r, const kt_prompts *prompts, const int32_t *ids, int32_t made)
-{
+static kt_answer read_row(
+    kt_request *r, const kt_prompts *prompts, const int32_t *ids, int32_t made) {
     kt_answer answer = {.tokens = made, .cut = true};
     int64_t n = made;
     if (made > 0 && prompts && is_stop(prompts, ids[made - 1])) {
@@ -185,13 +174,13 @@ static kt_answer read_row(kt_request *r, const kt_prompts *prompts, const int32_
     return answer;
 }
 
-static void split_joint(kt_request *r, kt_answer whole, kt_answers *out)
-{
+static void split_joint(kt_request *r, kt_answer whole, kt_answers *out) {
     const kt_context *c = r->context;
     kt_str *texts = KT_NEW_ARRAY(&r->arena, kt_str, c->n_items + 1);
     int found = kt_chat_split(whole.text, c->n_items, texts);
     if (found < c->n_items)
-        kt_log_warn("the answer holds %d of %d numbered items; the others are empty", found, c->n_items);
+        kt_log_warn(
+            "the answer holds %d of %d numbered items; the others are empty", found, c->n_items);
     for (int i = 0; i < c->n_items; i++) {
         out->at[i] = whole;
         out->at[i].text = texts[i];
@@ -199,8 +188,7 @@ static void split_joint(kt_request *r, kt_answer whole, kt_answers *out)
     }
 }
 
-kt_status kt_host_read_answers(kt_host *host, kt_err *err)
-{
+kt_status kt_host_read_answers(kt_host *host, kt_err *err) {
     kt_request *r = host->request;
     const kt_context *c = r->context;
     int tokens = kt_host_in(host, "tokens"), made = kt_host_in(host, "made");

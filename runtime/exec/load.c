@@ -11,14 +11,13 @@
 typedef struct part {
     const kt_checkpoint *checkpoint;
     const kt_stored *stored;
-    int64_t first_byte;  // of the row range
-    const char *turned;  // transposed copy; NULL: straight from the file
-    bool check;          // values must fit f16
+    int64_t first_byte; // of the row range
+    const char *turned; // transposed copy; NULL: straight from the file
+    bool check;         // values must fit f16
     kt_load_stats *stats;
 } part;
 
-static kt_status refuse(const part *p, int64_t index, double value, kt_err *err)
-{
+static kt_status refuse(const part *p, int64_t index, double value, kt_err *err) {
     return KT_FAIL(err, KT_EMODEL,
         "tensor '%.*s' holds %g at index %" PRId64
         ", which f16 cannot hold (largest 65504); this checkpoint needs a format that keeps it",
@@ -26,8 +25,7 @@ static kt_status refuse(const part *p, int64_t index, double value, kt_err *err)
 }
 
 // Looks at bf16 or f32 values on their way: too large is an error, too small is counted.
-static kt_status check_values(part *p, int64_t offset, const char *at, size_t size, kt_err *err)
-{
+static kt_status check_values(part *p, int64_t offset, const char *at, size_t size, kt_err *err) {
     size_t width = (size_t)kt_dtype_bytes(p->stored->dtype);
     bool half = p->stored->dtype == KT_DTYPE_BF16;
     for (size_t i = 0; i + width <= size; i += width) {
@@ -45,8 +43,7 @@ static kt_status check_values(part *p, int64_t offset, const char *at, size_t si
     return KT_OK;
 }
 
-static kt_status read_part(void *ctx, int64_t offset, void *out, size_t size, kt_err *err)
-{
+static kt_status read_part(void *ctx, int64_t offset, void *out, size_t size, kt_err *err) {
     part *p = ctx;
     if (p->turned)
         memcpy(out, p->turned + offset, size);
@@ -57,8 +54,7 @@ static kt_status read_part(void *ctx, int64_t offset, void *out, size_t size, kt
     return p->check ? check_values(p, offset, out, size, err) : KT_OK;
 }
 
-static void transpose(const char *in, char *out, int64_t rows, int64_t columns, size_t width)
-{
+static void transpose(const char *in, char *out, int64_t rows, int64_t columns, size_t width) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < columns; c++)
             memcpy(out + (size_t)(c * rows + r) * width, in + (size_t)(r * columns + c) * width,
@@ -66,13 +62,11 @@ static void transpose(const char *in, char *out, int64_t rows, int64_t columns, 
 }
 
 // A weight stored as [k, n]: reads it whole and turns it.
-static kt_status turn(const kt_weight *weight, part *p, char **owned, kt_err *err)
-{
+static kt_status turn(const kt_weight *weight, part *p, char **owned, kt_err *err) {
     char *raw = malloc((size_t)p->stored->bytes + 1);
     *owned = malloc((size_t)p->stored->bytes + 1);
     if (!raw || !*owned) kt_out_of_memory((size_t)p->stored->bytes);
-    kt_status status =
-        kt_checkpoint_read(p->checkpoint, p->stored, 0, raw, p->stored->bytes, err);
+    kt_status status = kt_checkpoint_read(p->checkpoint, p->stored, 0, raw, p->stored->bytes, err);
     if (status == KT_OK)
         transpose(raw, *owned, weight->shape[1], weight->shape[0],
             (size_t)kt_dtype_bytes(p->stored->dtype));
@@ -81,18 +75,16 @@ static kt_status turn(const kt_weight *weight, part *p, char **owned, kt_err *er
     return status;
 }
 
-static int64_t row_bytes(const kt_stored *stored)
-{
+static int64_t row_bytes(const kt_stored *stored) {
     return stored->shape[0] > 0 ? stored->bytes / stored->shape[0] : 0;
 }
 
-static bool is_wide(const kt_stored *stored)
-{
+static bool is_wide(const kt_stored *stored) {
     return stored->dtype == KT_DTYPE_BF16 || stored->dtype == KT_DTYPE_F32;
 }
 
-static kt_status put_parts(kt_backend *backend, const kt_prepare *prepare, kt_load_stats *stats, kt_err *err)
-{
+static kt_status put_parts(
+    kt_backend *backend, const kt_prepare *prepare, kt_load_stats *stats, kt_err *err) {
     const kt_plan *plan = backend->plan;
     const kt_weight *weight = &plan->model->weights[prepare->weight];
     bool plain = weight->format->n_parts == 1 && weight->format->when.n == 0;
@@ -117,8 +109,7 @@ static kt_status put_parts(kt_backend *backend, const kt_prepare *prepare, kt_lo
 }
 
 static kt_status prepare_weight(kt_backend *backend, const kt_layout *layout,
-    const kt_prepare *prepare, kt_load_stats *stats, kt_err *err)
-{
+    const kt_prepare *prepare, kt_load_stats *stats, kt_err *err) {
     KT_TRY(put_parts(backend, prepare, stats, err));
     if (prepare->to_tensor >= 0) {
         const kt_tensor *to = &backend->plan->tensors[prepare->to_tensor];
@@ -129,8 +120,7 @@ static kt_status prepare_weight(kt_backend *backend, const kt_layout *layout,
     return KT_OK;
 }
 
-static void widen(kt_dtype dtype, const void *in, float *out, int64_t n)
-{
+static void widen(kt_dtype dtype, const void *in, float *out, int64_t n) {
     const uint16_t *half = in;
     if (dtype == KT_DTYPE_F32) memcpy(out, in, sizeof(float) * (size_t)n);
     if (dtype == KT_DTYPE_F16) kt_f16_to_f32_row(half, out, (size_t)n);
@@ -138,8 +128,7 @@ static void widen(kt_dtype dtype, const void *in, float *out, int64_t n)
         for (int64_t i = 0; i < n; i++) out[i] = kt_bf16_to_f32(half[i]);
 }
 
-static kt_status load_vector(kt_backend *backend, int index, kt_load_stats *stats, kt_err *err)
-{
+static kt_status load_vector(kt_backend *backend, int index, kt_load_stats *stats, kt_err *err) {
     const kt_plan *plan = backend->plan;
     const kt_weight *weight = &plan->model->weights[index];
     const kt_stored *stored = weight->parts[0];
@@ -163,8 +152,7 @@ static kt_status load_vector(kt_backend *backend, int index, kt_load_stats *stat
 }
 
 kt_status kt_load_weights(
-    kt_backend *backend, volatile int *stop, kt_load_stats *stats, kt_err *err)
-{
+    kt_backend *backend, volatile int *stop, kt_load_stats *stats, kt_err *err) {
     const kt_plan *plan = backend->plan;
     double start = kt_os_now_ms();
     *stats = (kt_load_stats){0};

@@ -1,7 +1,6 @@
 #include "runtime/exec/backend.h"
 
-static kt_profile_row *find_row(kt_profile *profile, int stage, const kt_call *call)
-{
+static kt_profile_row *find_row(kt_profile *profile, int stage, const kt_call *call) {
     for (size_t i = 0; i < profile->rows.n; i++) {
         kt_profile_row *row = &profile->rows.at[i];
         if (row->stage == stage && row->call->op == call->op && row->call->variant == call->variant)
@@ -13,8 +12,7 @@ static kt_profile_row *find_row(kt_profile *profile, int stage, const kt_call *c
 }
 
 // The stage of an address is what stands before its first '.' or '['.
-static int stage_of(const kt_plan *plan, const kt_call *call)
-{
+static int stage_of(const kt_plan *plan, const kt_call *call) {
     for (int i = 0; i < plan->n_stages; i++) {
         kt_str name = plan->stages[i].name;
         if (kt_str_starts(call->address, name) && call->address.n > name.n &&
@@ -25,8 +23,7 @@ static int stage_of(const kt_plan *plan, const kt_call *call)
 }
 
 void kt_profile_add(kt_profile *profile, int stage, const kt_plan *plan, const kt_call *call,
-    const int64_t *values, double ms)
-{
+    const int64_t *values, double ms) {
     if (stage < 0) stage = stage_of(plan, call);
     kt_profile_row *row = find_row(profile, stage, call);
     double flops, bytes;
@@ -37,8 +34,7 @@ void kt_profile_add(kt_profile *profile, int stage, const kt_plan *plan, const k
     row->bytes += bytes;
 }
 
-static void print_row(const kt_profile *profile, const kt_profile_row *row, kt_buf *out)
-{
+static void print_row(const kt_profile *profile, const kt_profile_row *row, kt_buf *out) {
     const kt_call *call = row->call;
     double seconds = row->ms / 1e3;
     kt_buf name = {0};
@@ -52,15 +48,15 @@ static void print_row(const kt_profile *profile, const kt_profile_row *row, kt_b
     kt_buf_deinit(&name);
 }
 
-void kt_profile_print(const kt_profile *profile, const kt_plan *plan, kt_buf *out)
-{
+void kt_profile_print(const kt_profile *profile, const kt_plan *plan, kt_buf *out) {
     for (int stage = -1; stage < plan->n_stages; stage++) {
         double ms = 0;
         for (size_t i = 0; i < profile->rows.n; i++)
             if (profile->rows.at[i].stage == stage) ms += profile->rows.at[i].ms;
         if (ms == 0) continue;
         if (stage >= 0)
-            kt_buf_printf(out, "%.*s: %.3f ms in its ops\n", KT_STR_ARG(plan->stages[stage].name), ms);
+            kt_buf_printf(
+                out, "%.*s: %.3f ms in its ops\n", KT_STR_ARG(plan->stages[stage].name), ms);
         for (size_t i = 0; i < profile->rows.n; i++)
             if (profile->rows.at[i].stage == stage) print_row(profile, &profile->rows.at[i], out);
     }

@@ -18,20 +18,17 @@ static const host_row rows[] = {
     {"read_answers", kt_host_read_answers},
 };
 
-static const host_row *find_row(kt_str name)
-{
+static const host_row *find_row(kt_str name) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (kt_str_is(name, rows[i].name)) return &rows[i];
     return NULL;
 }
 
-bool kt_host_known(kt_str name)
-{
+bool kt_host_known(kt_str name) {
     return find_row(name) != NULL;
 }
 
-kt_request *kt_request_open(const kt_context *context, const char *image_path, int slot)
-{
+kt_request *kt_request_open(const kt_context *context, const char *image_path, int slot) {
     const kt_plan *plan = context->plan;
     kt_request *r = calloc(1, sizeof *r);
     if (!r) kt_out_of_memory(sizeof *r);
@@ -46,85 +43,72 @@ kt_request *kt_request_open(const kt_context *context, const char *image_path, i
     return r;
 }
 
-void kt_request_close(kt_request *request)
-{
+void kt_request_close(kt_request *request) {
     if (!request) return;
     kt_image_deinit(&request->image);
     kt_arena_deinit(&request->arena);
     free(request);
 }
 
-kt_status kt_host_run(kt_request *request, const kt_host_call *call, kt_err *err)
-{
+kt_status kt_host_run(kt_request *request, const kt_host_call *call, kt_err *err) {
     const host_row *row = find_row(call->step->name);
     KT_ASSERT(row != NULL);
     kt_host host = {request, call};
     return row->run(&host, err);
 }
 
-static int find_port(const kt_host_port *ports, int n, const int *tensors, const char *name)
-{
+static int find_port(const kt_host_port *ports, int n, const int *tensors, const char *name) {
     for (int i = 0; i < n; i++)
         if (kt_str_is(ports[i].name, name)) return tensors[i];
     KT_ASSERT(!"a host step asks for a port of its contract");
     return -1;
 }
 
-int kt_host_in(const kt_host *host, const char *port)
-{
+int kt_host_in(const kt_host *host, const char *port) {
     return find_port(host->call->step->in, host->call->step->n_in, host->call->in, port);
 }
 
-int kt_host_inout(const kt_host *host, const char *port)
-{
+int kt_host_inout(const kt_host *host, const char *port) {
     return find_port(host->call->step->inout, host->call->step->n_inout, host->call->inout, port);
 }
 
-int kt_host_out(const kt_host *host, const char *port)
-{
+int kt_host_out(const kt_host *host, const char *port) {
     return find_port(host->call->step->out, host->call->step->n_out, host->call->out, port);
 }
 
-static int find_param(const kt_host *host, const char *name)
-{
+static int find_param(const kt_host *host, const char *name) {
     for (int i = 0; i < host->call->step->n_params; i++)
         if (kt_str_is(host->call->step->params[i].name, name)) return i;
     KT_ASSERT(!"a host step asks for a parameter of its contract");
     return -1;
 }
 
-int64_t kt_host_number(const kt_host *host, const char *param)
-{
+int64_t kt_host_number(const kt_host *host, const char *param) {
     return host->call->params[find_param(host, param)].i;
 }
 
-double kt_host_real(const kt_host *host, const char *param)
-{
+double kt_host_real(const kt_host *host, const char *param) {
     return host->call->params[find_param(host, param)].r;
 }
 
-kt_str kt_host_word(const kt_host *host, const char *param)
-{
+kt_str kt_host_word(const kt_host *host, const char *param) {
     return host->call->words[find_param(host, param)];
 }
 
-static int find_dim(const kt_host *host, const char *name)
-{
+static int find_dim(const kt_host *host, const char *name) {
     for (int i = 0; i < host->call->step->n_decides; i++)
         if (kt_str_is(host->call->step->decides[i], name)) return host->call->dims[i];
     KT_ASSERT(!"a host step decides a dim of its contract");
     return -1;
 }
 
-int64_t kt_host_max(const kt_host *host, const char *dim)
-{
+int64_t kt_host_max(const kt_host *host, const char *dim) {
     int index = find_dim(host, dim);
     return index < 0 ? INT64_MAX : host->request->context->plan->dims[index].max;
 }
 
 kt_status kt_host_decide(
-    const kt_host *host, const char *dim, int64_t value, kt_status code, kt_err *err)
-{
+    const kt_host *host, const char *dim, int64_t value, kt_status code, kt_err *err) {
     int index = find_dim(host, dim);
     if (index < 0) return KT_OK; // a fixed size
     const kt_plan_dim *d = &host->request->context->plan->dims[index];
@@ -139,19 +123,16 @@ kt_status kt_host_decide(
     return KT_OK;
 }
 
-void kt_host_give(const kt_host *host, int tensor, const void *data, int64_t bytes)
-{
+void kt_host_give(const kt_host *host, int tensor, const void *data, int64_t bytes) {
     if (tensor >= 0) host->request->blobs[tensor] = (kt_blob){data, bytes};
 }
 
-const void *kt_host_data(const kt_host *host, int tensor)
-{
+const void *kt_host_data(const kt_host *host, int tensor) {
     KT_ASSERT(tensor >= 0 && host->request->blobs[tensor].data != NULL);
     return host->request->blobs[tensor].data;
 }
 
-int64_t kt_host_size(const kt_host *host, int tensor, int axis)
-{
+int64_t kt_host_size(const kt_host *host, int tensor, int axis) {
     const kt_tensor *t = &host->request->context->plan->tensors[tensor];
     return kt_axis_value(t->axis[axis], host->request->values);
 }

@@ -1,8 +1,8 @@
 // One request: a picture (or none) on its way through the stages of a plan.
 //
-// Holds what host steps make: values of the varying dims, host copies of tensors, and objects that only host
-// steps see. Lives in its own arena, is used by one thread at a time (the ahead stages of the next picture
-// run on a second thread, on another request).
+// Holds what host steps make: values of the varying dims, host copies of tensors, and objects that
+// only host steps see. Lives in its own arena, is used by one thread at a time (the ahead stages of
+// the next picture run on a second thread, on another request).
 #ifndef KT_EXEC_REQUEST_H
 #define KT_EXEC_REQUEST_H
 
@@ -53,21 +53,21 @@ typedef struct kt_request {
     kt_arena arena;
     const char *image_path; // NULL: none
     int slot;
-    int64_t *values;      // by plan dim
-    kt_blob *blobs;       // by tensor: host copies of what host steps made
-    kt_batches *batches;  // by tensor: of `each` outputs
+    int64_t *values;        // by plan dim
+    kt_blob *blobs;         // by tensor: host copies of what host steps made
+    kt_batches *batches;    // by tensor: of `each` outputs
     int64_t **batch_values; // by batch: values of the dims it decides (all plan dims)
     int n_batches;
-    void **objects;       // by tensor: prompts, grid, answers
-    kt_image image;       // its pixels are lent to blobs
+    void **objects; // by tensor: prompts, grid, answers
+    kt_image image; // its pixels are lent to blobs
     int64_t prompt_tokens, completion_tokens;
 } kt_request;
 
 kt_request *kt_request_open(const kt_context *context, const char *image_path, int slot);
 void kt_request_close(kt_request *request); // NULL is fine
 
-// Runs one host step: fills values, blobs, batches and objects. Does not touch the back end, except that
-// steps with state inputs read them from it.
+// Runs one host step: fills values, blobs, batches and objects. Does not touch the back end, except
+// that steps with state inputs read them from it.
 kt_status kt_host_run(kt_request *request, const kt_host_call *call, kt_err *err) KT_MUST_CHECK;
 // Is there an implementation of this step?
 bool kt_host_known(kt_str name);
@@ -78,19 +78,21 @@ typedef struct kt_host {
     const kt_host_call *call;
 } kt_host;
 
-int kt_host_in(const kt_host *host, const char *port);  // tensor, -1 absent
+int kt_host_in(const kt_host *host, const char *port); // tensor, -1 absent
 int kt_host_inout(const kt_host *host, const char *port);
 int kt_host_out(const kt_host *host, const char *port);
 int64_t kt_host_number(const kt_host *host, const char *param);
 double kt_host_real(const kt_host *host, const char *param);
 kt_str kt_host_word(const kt_host *host, const char *param);
-// Sets a dim that the step decides. Errors: EIMAGE or EPROMPT (`code`) when it is above its maximum.
+// Sets a dim that the step decides. Errors: EIMAGE or EPROMPT (`code`) when it is above its
+// maximum.
 kt_status kt_host_decide(
     const kt_host *host, const char *dim, int64_t value, kt_status code, kt_err *err) KT_MUST_CHECK;
 int64_t kt_host_max(const kt_host *host, const char *dim); // of a dim that the step decides
-void kt_host_give(const kt_host *host, int tensor, const void *data, int64_t bytes); // lent; tensor -1 is fine
-const void *kt_host_data(const kt_host *host, int tensor);   // host copy of an input
-int64_t kt_host_size(const kt_host *host, int tensor, int axis); // for the values so far
+void kt_host_give(
+    const kt_host *host, int tensor, const void *data, int64_t bytes); // lent; tensor -1 is fine
+const void *kt_host_data(const kt_host *host, int tensor);             // host copy of an input
+int64_t kt_host_size(const kt_host *host, int tensor, int axis);       // for the values so far
 
 typedef kt_status (*kt_host_function)(kt_host *host, kt_err *err);
 kt_status kt_host_read_image(kt_host *host, kt_err *err);

@@ -18,15 +18,13 @@ typedef struct stream {
     kt_buf piece;
 } stream;
 
-static bool is_stop(const kt_prompts *prompts, int32_t id)
-{
+static bool is_stop(const kt_prompts *prompts, int32_t id) {
     for (int i = 0; i < prompts->n_stop; i++)
         if (prompts->stop[i] == id) return true;
     return false;
 }
 
-static bool stream_step(void *ctx, const int32_t *read, const int32_t *until)
-{
+static bool stream_step(void *ctx, const int32_t *read, const int32_t *until) {
     stream *s = ctx;
     (void)until;
     for (int row = 0; row < s->n; row++) {
@@ -41,8 +39,7 @@ static bool stream_step(void *ctx, const int32_t *read, const int32_t *until)
     return !(s->session->options.stop && *s->session->options.stop);
 }
 
-static const kt_prompts *find_prompts(const kt_request *r)
-{
+static const kt_prompts *find_prompts(const kt_request *r) {
     const kt_plan *plan = r->context->plan;
     for (int i = 0; i < plan->n_tensors; i++)
         if (plan->tensors[i].home == KT_HOME_HOST && plan->tensors[i].host == KT_HOST_TYPE_PROMPT &&
@@ -51,8 +48,7 @@ static const kt_prompts *find_prompts(const kt_request *r)
     return NULL;
 }
 
-static void open_stream(stream *s, kt_request *r, const kt_stage *stage)
-{
+static void open_stream(stream *s, kt_request *r, const kt_stage *stage) {
     s->prompts = find_prompts(r);
     s->most = s->session->plan->tensors[stage->loop_read].axis[1].max;
     bool branches = s->prompts && s->prompts->n == r->context->n_items;
@@ -65,8 +61,7 @@ static void open_stream(stream *s, kt_request *r, const kt_stage *stage)
 
 // ---- stages
 
-static kt_status put_outputs(kt_request *r, const kt_host_call *call, bool ahead, kt_err *err)
-{
+static kt_status put_outputs(kt_request *r, const kt_host_call *call, bool ahead, kt_err *err) {
     const kt_plan *plan = r->context->plan;
     kt_backend *b = r->context->backend;
     const int *lists[2] = {call->out, call->inout};
@@ -82,8 +77,7 @@ static kt_status put_outputs(kt_request *r, const kt_host_call *call, bool ahead
     return KT_OK;
 }
 
-static const kt_step_list *choose_list(const kt_stage *stage, const int64_t *values)
-{
+static const kt_step_list *choose_list(const kt_stage *stage, const int64_t *values) {
     if (stage->bucket_dim < 0) return &stage->lists[0];
     for (int i = 0; i < stage->n_lists; i++)
         if (stage->lists[i].bucket == values[stage->bucket_dim]) return &stage->lists[i];
@@ -93,8 +87,7 @@ static const kt_step_list *choose_list(const kt_stage *stage, const int64_t *val
 
 // Host steps one by one; op steps between them in one go.
 static kt_status run_steps(
-    kt_request *r, const kt_step_list *list, const int64_t *values, bool ahead, kt_err *err)
-{
+    kt_request *r, const kt_step_list *list, const int64_t *values, bool ahead, kt_err *err) {
     kt_backend *b = r->context->backend;
     for (int i = 0; i < list->n_steps;) {
         if (list->steps[i].host) {
@@ -111,15 +104,15 @@ static kt_status run_steps(
     return KT_OK;
 }
 
-static kt_status run_batches(kt_request *r, const kt_stage *stage, kt_err *err)
-{
+static kt_status run_batches(kt_request *r, const kt_stage *stage, kt_err *err) {
     kt_backend *b = r->context->backend;
     for (int batch = 0; batch < r->n_batches; batch++) {
         const int64_t *values = r->batch_values[batch];
         for (int i = 0; i < stage->n_each; i++) {
             const kt_batches *of = &r->batches[stage->each[i]];
             KT_ASSERT(of->n == r->n_batches);
-            KT_TRY(b->table->put(b, stage->each[i], r->slot, of->at[batch].data, of->at[batch].bytes, err));
+            KT_TRY(b->table->put(
+                b, stage->each[i], r->slot, of->at[batch].data, of->at[batch].bytes, err));
         }
         KT_TRY(run_steps(r, choose_list(stage, values), values, false, err));
     }
@@ -127,8 +120,7 @@ static kt_status run_batches(kt_request *r, const kt_stage *stage, kt_err *err)
 }
 
 static kt_status run_loop(
-    kt_session *s, kt_request *r, const kt_stage *stage, stream *out, kt_err *err)
-{
+    kt_session *s, kt_request *r, const kt_stage *stage, stream *out, kt_err *err) {
     open_stream(out, r, stage);
     kt_loop loop = {.stage = stage,
         .list = choose_list(stage, r->values),
@@ -143,9 +135,7 @@ static kt_status run_loop(
     return status;
 }
 
-static kt_status run_stage(
-    kt_session *s, kt_request *r, int index, stream *out, kt_err *err)
-{
+static kt_status run_stage(kt_session *s, kt_request *r, int index, stream *out, kt_err *err) {
     const kt_stage *stage = &s->plan->stages[index];
     const kt_backend_table *table = s->backend->table;
     KT_TRY(table->mark(s->backend, index, true, err));
@@ -169,8 +159,7 @@ typedef struct ahead {
     double ms;
 } ahead;
 
-static kt_status ahead_stages(ahead *a)
-{
+static kt_status ahead_stages(ahead *a) {
     const kt_plan *plan = a->session->plan;
     for (int i = 0; i < plan->n_stages; i++)
         if (plan->stages[i].ahead)
@@ -180,30 +169,26 @@ static kt_status ahead_stages(ahead *a)
     return b->table->end_ahead(b, a->request->slot, &a->err);
 }
 
-static void ahead_run(void *ctx)
-{
+static void ahead_run(void *ctx) {
     ahead *a = ctx;
     double start = kt_os_now_ms();
     a->status = ahead_stages(a);
     a->ms = kt_os_now_ms() - start;
 }
 
-static void ahead_start(ahead *a, kt_session *s, const char *image, int slot)
-{
+static void ahead_start(ahead *a, kt_session *s, const char *image, int slot) {
     *a = (ahead){.session = s, .request = kt_request_open(&s->context, image, slot)};
     a->thread = kt_os_thread_start(ahead_run, a, (size_t)8 << 20);
 }
 
-static void ahead_join(ahead *a)
-{
+static void ahead_join(ahead *a) {
     if (a->thread) kt_os_thread_join(a->thread);
     a->thread = NULL;
 }
 
 // ---- one request
 
-static double stage_ms(const kt_session *s, const char *name)
-{
+static double stage_ms(const kt_session *s, const char *name) {
     for (int i = 0; i < s->plan->n_stages; i++)
         if (kt_str_is(s->plan->stages[i].name, name) && !s->plan->stages[i].ahead)
             return s->backend->table->stage_ms(s->backend, i);
@@ -211,8 +196,7 @@ static double stage_ms(const kt_session *s, const char *name)
 }
 
 static void give_result(
-    kt_session *s, const ahead *a, const kt_events *events, int image, double start)
-{
+    kt_session *s, const ahead *a, const kt_events *events, int image, double start) {
     const kt_request *r = a->request;
     const kt_answers *answers = r->objects[s->plan->result];
     if (!answers || !events->result) return;
@@ -239,9 +223,7 @@ static void give_result(
     events->result(events->ctx, image, &result);
 }
 
-static kt_status run_one(
-    kt_session *s, ahead *a, const kt_events *events, int image, kt_err *err)
-{
+static kt_status run_one(kt_session *s, ahead *a, const kt_events *events, int image, kt_err *err) {
     double start = kt_os_now_ms();
     stream out = {.session = s, .events = events, .image = image};
     KT_TRY(s->backend->table->await_ahead(s->backend, a->request->slot, err));
@@ -253,14 +235,12 @@ static kt_status run_one(
 }
 
 // Errors that belong to one picture; all others end the run.
-static bool is_of_picture(kt_status status)
-{
+static bool is_of_picture(kt_status status) {
     return status == KT_EIMAGE || status == KT_EPROMPT || status == KT_EFILE;
 }
 
 kt_status kt_session_run(
-    kt_session *s, const char *const *images, int n, const kt_events *events, kt_err *err)
-{
+    kt_session *s, const char *const *images, int n, const kt_events *events, kt_err *err) {
     int count = n > 0 ? n : 1;
     ahead jobs[KT_SLOTS] = {0};
     kt_status status = KT_OK;
@@ -268,7 +248,8 @@ kt_status kt_session_run(
     for (int i = 0; i < count && status == KT_OK; i++) {
         ahead *a = &jobs[i % KT_SLOTS];
         ahead_join(a);
-        if (i + 1 < count) ahead_start(&jobs[(i + 1) % KT_SLOTS], s, images[i + 1], (i + 1) % KT_SLOTS);
+        if (i + 1 < count)
+            ahead_start(&jobs[(i + 1) % KT_SLOTS], s, images[i + 1], (i + 1) % KT_SLOTS);
         status = a->status;
         if (status != KT_OK)
             *err = a->err;

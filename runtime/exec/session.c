@@ -8,18 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RESERVE_MB = 200, RESERVE_TIMEOUT_MB = 600 }; // kept free for the system; more where it draws the desktop
+enum {
+    RESERVE_MB = 200,
+    RESERVE_TIMEOUT_MB = 600
+}; // kept free for the system; more where it draws the desktop
 
 // ---- finding things
 
-static bool is_home(kt_arena *arena, const char *folder)
-{
+static bool is_home(kt_arena *arena, const char *folder) {
     return kt_os_stat(kt_path_join(arena, folder, "ops")).kind == KT_PATH_FOLDER &&
            kt_os_stat(kt_path_join(arena, folder, "pipelines")).kind == KT_PATH_FOLDER;
 }
 
-char *kt_home_folder(kt_arena *arena)
-{
+char *kt_home_folder(kt_arena *arena) {
     const char *given = kt_os_getenv("KOTARO_HOME");
     if (given && *given) return kt_arena_copy(arena, given, strlen(given));
     const char *program = kt_os_executable(arena);
@@ -32,8 +33,7 @@ char *kt_home_folder(kt_arena *arena)
     return NULL;
 }
 
-char *kt_home_find(kt_arena *arena, const char *path)
-{
+char *kt_home_find(kt_arena *arena, const char *path) {
     char *here = kt_arena_copy(arena, path, strlen(path));
     if (kt_os_stat(path).kind != KT_PATH_NONE || kt_path_is_absolute(path)) return here;
     const char *home = kt_home_folder(arena);
@@ -44,15 +44,13 @@ char *kt_home_find(kt_arena *arena, const char *path)
 
 // ---- reading
 
-static kt_status no_home(kt_err *err)
-{
+static kt_status no_home(kt_err *err) {
     return KT_FAIL(err, KT_EFILE,
         "the folders ops/ and pipelines/ are neither beside this program nor one above it; set "
         "KOTARO_HOME to the folder that holds them");
 }
 
-static bool apply_settings(kt_session *s, kt_diag *diag)
-{
+static bool apply_settings(kt_session *s, kt_diag *diag) {
     const kt_options_run *o = &s->options;
     bool ok = true;
     for (int i = 0; i < o->n_settings; i++)
@@ -66,8 +64,7 @@ static bool apply_settings(kt_session *s, kt_diag *diag)
     return ok;
 }
 
-kt_status kt_session_read(kt_session *s, kt_diag *diag, kt_err *err)
-{
+kt_status kt_session_read(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_arena *arena = &s->model_arena;
     const char *home = kt_home_folder(arena);
     if (!home) return no_home(err);
@@ -83,8 +80,7 @@ kt_status kt_session_read(kt_session *s, kt_diag *diag, kt_err *err)
 
 // ---- binding
 
-static void copy_templates(kt_session *s)
-{
+static void copy_templates(kt_session *s) {
     const kt_model_chat *chat = &s->model.chat;
     const kt_model_picture *picture = &s->model.picture;
     s->context.chat = (kt_chat_template){chat->system, chat->user, chat->assistant, chat->answer,
@@ -93,35 +89,34 @@ static void copy_templates(kt_session *s)
         picture->scheme, picture->text, picture->slice, picture->row, picture->token};
 }
 
-static kt_status bind_texts(kt_session *s, kt_diag *diag, kt_err *err)
-{
+static kt_status bind_texts(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_pipe_item *items;
     if (!kt_pipeline_items(s->pipeline, &s->model_arena, diag, &items, &s->context.n_items))
         return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
     s->context.items = items;
-    if (!kt_pipeline_text(s->pipeline, "shared", &s->context.shared)) s->context.shared = KT_STR("");
+    if (!kt_pipeline_text(s->pipeline, "shared", &s->context.shared))
+        s->context.shared = KT_STR("");
     return KT_OK;
 }
 
-kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err)
-{
+kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_arena *arena = &s->model_arena;
     const char *folder = s->options.model ? kt_home_find(arena, s->options.model)
                                           : kt_pipeline_model(s->pipeline, arena);
     if (!folder)
-        return KT_FAIL(err, KT_EUSAGE,
-            "'%s' names no model; give a model folder with --model DIR", s->options.pipeline);
+        return KT_FAIL(err, KT_EUSAGE, "'%s' names no model; give a model folder with --model DIR",
+            s->options.pipeline);
     KT_TRY(kt_model_open(arena, s->registry, s->pipeline->model_files, s->pipeline->n_model_files,
         folder, &s->model, diag, err));
     s->model_open = true;
-    if (diag->n_errors > 0) return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
+    if (diag->n_errors > 0)
+        return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
     copy_templates(s);
     KT_TRY(bind_texts(s, diag, err));
     return kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err);
 }
 
-kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag, kt_err *err)
-{
+kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag, kt_err *err) {
     kt_plan_request request = {s->registry, s->pipeline, &s->model, *target};
     KT_TRY(kt_plan_open(&s->plan_arena, &request, &s->plan, diag, err));
     if (diag->n_errors > 0) return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
@@ -130,13 +125,12 @@ kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag,
 
 // ---- device
 
-static kt_status open_gpu(kt_session *s, kt_err *err)
-{
-    kt_gpu_options options = {.check_each = s->options.check_each, .green_sms = s->options.green_sms};
+static kt_status open_gpu(kt_session *s, kt_err *err) {
+    kt_gpu_options options = {
+        .check_each = s->options.check_each, .green_sms = s->options.green_sms};
     if (s->options.trace) {
         s->trace = kt_os_fopen(s->options.trace, "w");
-        if (!s->trace)
-            return KT_FAIL(err, KT_EFILE, "'%s' cannot be written", s->options.trace);
+        if (!s->trace) return KT_FAIL(err, KT_EFILE, "'%s' cannot be written", s->options.trace);
         options.trace = s->trace;
     }
     double start = kt_os_now_ms();
@@ -146,8 +140,7 @@ static kt_status open_gpu(kt_session *s, kt_err *err)
     return KT_OK;
 }
 
-kt_status kt_session_device_open(kt_session *s, kt_err *err)
-{
+kt_status kt_session_device_open(kt_session *s, kt_err *err) {
     snprintf(s->device_name, sizeof s->device_name, "cpu");
     if (s->options.device == KT_DEVICE_CPU) return KT_OK;
     kt_status status = open_gpu(s, err);
@@ -161,8 +154,7 @@ kt_status kt_session_device_open(kt_session *s, kt_err *err)
     return status;
 }
 
-kt_status kt_session_target(kt_session *s, kt_target *out, kt_err *err)
-{
+kt_status kt_session_target(kt_session *s, kt_target *out, kt_err *err) {
     *out = (kt_target){.memory_bytes = s->options.memory_limit};
     if (!s->gpu) return KT_OK;
     const kt_gpu_info *info = &s->gpu->info;
@@ -178,15 +170,13 @@ kt_status kt_session_target(kt_session *s, kt_target *out, kt_err *err)
     return KT_OK;
 }
 
-static void show_progress(void *ctx, const kt_compile_progress *progress)
-{
+static void show_progress(void *ctx, const kt_compile_progress *progress) {
     (void)ctx;
     kt_log_progress("preparing kernels: %d of %d (%d compiled)", progress->n_done, progress->n,
         progress->n_compiled);
 }
 
-kt_status kt_session_compiler(kt_session *s, kt_err *err)
-{
+kt_status kt_session_compiler(kt_session *s, kt_err *err) {
     kt_arena *arena = &s->plan_arena;
     const char *home = kt_home_folder(arena);
     const char **packs = KT_NEW_ARRAY(arena, const char *, 1);
@@ -202,8 +192,7 @@ kt_status kt_session_compiler(kt_session *s, kt_err *err)
 
 // ---- starting
 
-static kt_status open_cuda(kt_session *s, kt_err *err)
-{
+static kt_status open_cuda(kt_session *s, kt_err *err) {
     KT_TRY(kt_session_compiler(s, err));
     kt_cuda_options options = {.gpu = s->gpu,
         .compiler = s->compiler,
@@ -211,14 +200,12 @@ static kt_status open_cuda(kt_session *s, kt_err *err)
         .profile = &s->profile,
         .slots = s->options.several ? KT_SLOTS : 1,
         .stop = s->options.stop};
-    kt_status status =
-        kt_cuda_backend_open(&s->plan_arena, s->plan, &options, &s->backend, err);
+    kt_status status = kt_cuda_backend_open(&s->plan_arena, s->plan, &options, &s->backend, err);
     kt_log_progress(NULL);
     return status;
 }
 
-static kt_status open_cpu(kt_session *s, kt_err *err)
-{
+static kt_status open_cpu(kt_session *s, kt_err *err) {
     kt_cpu_options options = {.pool = s->pool,
         .include = kt_home_folder(&s->plan_arena),
         .profile = &s->profile,
@@ -227,8 +214,7 @@ static kt_status open_cpu(kt_session *s, kt_err *err)
     return kt_cpu_backend_open(&s->plan_arena, s->plan, &options, &s->backend, err);
 }
 
-kt_status kt_session_start(kt_session *s, kt_err *err)
-{
+kt_status kt_session_start(kt_session *s, kt_err *err) {
     s->pool = kt_pool_open(0);
     s->profile.on = s->options.profile;
     s->profile.arena = &s->plan_arena;
@@ -248,8 +234,7 @@ kt_status kt_session_start(kt_session *s, kt_err *err)
     return KT_OK;
 }
 
-static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err)
-{
+static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_target target;
     double start = kt_os_now_ms();
     KT_TRY(kt_session_read(s, diag, err));
@@ -264,8 +249,7 @@ static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err)
 }
 
 kt_status kt_session_open(
-    const kt_options_run *options, kt_session **out, kt_buf *report, kt_err *err)
-{
+    const kt_options_run *options, kt_session **out, kt_buf *report, kt_err *err) {
     kt_session *s = calloc(1, sizeof *s);
     if (!s) kt_out_of_memory(sizeof *s);
     s->options = *options;
@@ -281,8 +265,7 @@ kt_status kt_session_open(
     return KT_OK;
 }
 
-void kt_session_close(kt_session *s)
-{
+void kt_session_close(kt_session *s) {
     if (!s) return;
     if (s->backend) s->backend->table->close(s->backend);
     kt_compiler_close(s->compiler);
@@ -296,23 +279,19 @@ void kt_session_close(kt_session *s)
     free(s);
 }
 
-int kt_session_items(const kt_session *s)
-{
+int kt_session_items(const kt_session *s) {
     return s->context.n_items;
 }
 
-kt_str kt_session_item_title(const kt_session *s, int item)
-{
+kt_str kt_session_item_title(const kt_session *s, int item) {
     return s->context.items[item].title;
 }
 
-const char *kt_session_device(const kt_session *s)
-{
+const char *kt_session_device(const kt_session *s) {
     return s->device_name;
 }
 
-void kt_session_print_times(const kt_session *s, kt_buf *out)
-{
+void kt_session_print_times(const kt_session *s, kt_buf *out) {
     kt_buf_printf(out, "opened in %.0f ms on %s: ", s->open_ms, s->device_name);
     if (s->gpu) {
         kt_cuda_times t = kt_cuda_backend_times(s->backend);
@@ -327,7 +306,6 @@ void kt_session_print_times(const kt_session *s, kt_buf *out)
         (double)s->load.bytes / 1e6);
 }
 
-void kt_session_print_profile(const kt_session *s, kt_buf *out)
-{
+void kt_session_print_profile(const kt_session *s, kt_buf *out) {
     kt_profile_print(&s->profile, s->plan, out);
 }

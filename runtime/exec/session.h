@@ -1,4 +1,5 @@
-// A session from the inside: what the inspection commands (check, plan, warm, ops) share with a run.
+// A session from the inside: what the inspection commands (check, plan, warm, ops) share with a
+// run.
 #ifndef KT_EXEC_SESSION_H
 #define KT_EXEC_SESSION_H
 
@@ -25,16 +26,23 @@ struct kt_session {
     kt_load_stats load;
     FILE *trace;
     char device_name[160];
-    double open_ms, load_ms, prepare_ms, device_ms; // all; files and weights; compile and record; driver and context
+    double open_ms, load_ms, prepare_ms,
+        device_ms; // all; files and weights; compile and record; driver and context
 };
 
 // The phases of opening, in order; each needs the ones before. Diagnostics go to diag.
-kt_status kt_session_read(kt_session *session, kt_diag *diag, kt_err *err) KT_MUST_CHECK;  // registry, pipeline, settings
-kt_status kt_session_bind(kt_session *session, kt_diag *diag, kt_err *err) KT_MUST_CHECK;  // model folder, tokenizer
-kt_status kt_session_plan(kt_session *session, const kt_target *target, kt_diag *diag, kt_err *err) KT_MUST_CHECK;
-kt_status kt_session_device_open(kt_session *session, kt_err *err) KT_MUST_CHECK;          // driver and context, or the CPU
-kt_status kt_session_target(kt_session *session, kt_target *out, kt_err *err) KT_MUST_CHECK; // of the open device
-kt_status kt_session_start(kt_session *session, kt_err *err) KT_MUST_CHECK;                // back end, weights, graphs
+kt_status kt_session_read(
+    kt_session *session, kt_diag *diag, kt_err *err) KT_MUST_CHECK; // registry, pipeline, settings
+kt_status kt_session_bind(
+    kt_session *session, kt_diag *diag, kt_err *err) KT_MUST_CHECK; // model folder, tokenizer
+kt_status kt_session_plan(
+    kt_session *session, const kt_target *target, kt_diag *diag, kt_err *err) KT_MUST_CHECK;
+kt_status kt_session_device_open(
+    kt_session *session, kt_err *err) KT_MUST_CHECK; // driver and context, or the CPU
+kt_status kt_session_target(
+    kt_session *session, kt_target *out, kt_err *err) KT_MUST_CHECK; // of the open device
+kt_status kt_session_start(
+    kt_session *session, kt_err *err) KT_MUST_CHECK; // back end, weights, graphs
 // A compiler with the packs beside the program and progress on the terminal.
 kt_status kt_session_compiler(kt_session *session, kt_err *err) KT_MUST_CHECK;
 

@@ -341,7 +341,8 @@ def ground(rng, s):
     s["colour"] = rgb.astype(np.float32)
     s["bright"] = np.where(level > 2, 2, np.where(level < 2, 0, 1))
     s["warm"] = np.array([c[5] for c in COLOURS])[c1]
-    direction = np.where(rng.random(n) < 0.45, rng.integers(1, 5, n), 0)
+    # a fade runs from top to bottom: light from above or below would not be told from it
+    direction = np.where(rng.random(n) < 0.45, np.where(kind == FADE, rng.integers(1, 3, n), rng.integers(1, 5, n)), 0)
     s["direction"] = direction
     depth = rng.uniform(0.38, 0.55, n)
     slope = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])[direction] * depth[:, None]

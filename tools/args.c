@@ -1,0 +1,158 @@
+#include "tools/command.h"
+
+#include "runtime/base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_help(const kt_flag *flags, size_t n, const char *usage) {
+    printf("usage: %s\n\n", usage);
+    for (size_t i = 0; i < n; i++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s %s", flags[i].name, flags[i].value ? flags[i].value : "");
+        printf("  %-24s %s\n", left, flags[i].help);
+    }
+}
+
+static const kt_flag *find_flag(const kt_flag *flags, size_t n, kt_str name) {
+    for (size_t i = 0; i < n; i++)
+        if (kt_str_is(name, flags[i].name)) return &flags[i];
+    return NULL;
+}
+
+static int unknown_flag(const char *given, const kt_flag *flags, size_t n) {
+    kt_str names[64], near[2];
+    size_t count = n < 64 ? n : 64;
+    for (size_t i = 0; i < count; i++) names[i] = kt_str_from(flags[i].name);
+    kt_err err;
+    kt_status status = KT_FAIL(&err, KT_EUSAGE, "unknown option '%s'", given);
+    if (kt_str_near(kt_str_from(given), names, count, near) > 0)
+        kt_err_note(&err, "did you mean '%.*s'?", KT_STR_ARG(near[0]));
+    kt_err_note(&err, "--help lists them all");
+    return kt_report(status, NULL, &err);
+}
+
+// One flag at argv[*i], as "--name value" or "--name=value".
+static int read_flag(kt_args *args, int argc, char **argv, int *i, const kt_flag *flags, size_t n) {
+    kt_str given = kt_str_from(argv[*i]);
+    ptrdiff_t equals = kt_str_find(given, '=');
+    kt_str name = equals >= 0 ? kt_str_slice(given, 0, (size_t)equals) : given;
+    const kt_flag *flag = find_flag(flags, n, name);
+    if (!flag) return unknown_flag(argv[*i], flags, n);
+    const char *value = NULL;
+    if (flag->value) {
+        value = equals >= 0 ? argv[*i] + equals + 1 : *i + 1 < argc ? argv[++*i] : NULL;
+        if (!value) {
+            kt_err err;
+            return kt_report(KT_FAIL(&err, KT_EUSAGE, "option '%s' needs a value: %s %s",
+                                 flag->name, flag->name, flag->value),
+                NULL, &err);
+        }
+    }
+    const char *wrong = flag->take(args, value);
+    if (!wrong) return 0;
+    kt_err err;
+    return kt_report(KT_FAIL(&err, KT_EUSAGE, "option '%s' with '%s': %s", flag->name,
+                         value ? value : "", wrong),
+        NULL, &err);
+}
+
+int kt_args_read(
+    kt_args *args, int argc, char **argv, const kt_flag *flags, size_t n_flags, const char *usage) {
+    memset(args, 0, sizeof *args);
+    args->run.ops = args->ops;
+    args->run.settings = args->settings;
+    args->run.stop = &kt_interrupted;
+    bool only_names = false;
+    for (int i = 1; i < argc; i++) {
+        bool is_flag = argv[i][0] == '-' && argv[i][1] != 0 && !only_names;
+        if (is_flag && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
+            print_help(flags, n_flags, usage);
+            return 1;
+        }
+        if (is_flag && strcmp(argv[i], "--") == 0) {
+            only_names = true;
+        } else if (is_flag) {
+            int code = read_flag(args, argc, argv, &i, flags, n_flags);
+            if (code != 0) return 2;
+        } else if (args->n_positional < 256) {
+            args->positional[args->n_positional++] = argv[i];
+        } else {
+            kt_err err;
+            kt_report(KT_FAIL(&err, KT_EUSAGE, "more than 256 names on one line"), NULL, &err);
+            return 2;
+        }
+    }
+    return 0;
+}
+
+const char *kt_take_set(kt_args *args, const char *value) {
+    const char *equals = strchr(value, '=');
+    if (!equals || equals == value) return "it has the form NAME=VALUE";
+    if (args->run.n_settings == 64) return "at most 64 of these";
+    size_t n = (size_t)(equals - value);
+    char *name = malloc(n + 1); // as long as the program
+    if (!name) kt_out_of_memory(n);
+    memcpy(name, value, n);
+    name[n] = 0;
+    args->settings[args->run.n_settings++] = (kt_setting){name, equals + 1};
+    return NULL;
+}
+
+const char *kt_take_model(kt_args *args, const char *value) {
+    args->run.model = value;
+    return NULL;
+}
+
+const char *kt_take_ops(kt_args *args, const char *value) {
+    if (args->run.n_ops == 32) return "at most 32 of these";
+    args->ops[args->run.n_ops++] = value;
+    return NULL;
+}
+
+const char *kt_take_memory(kt_args *args, const char *value) {
+    if (!kt_str_to_bytes(kt_str_from(value), &args->run.memory_limit) ||
+        args->run.memory_limit <= 0)
+        return "a size such as 8G, 512M or a number of bytes";
+    return NULL;
+}
+
+const char *kt_take_question(kt_args *args, const char *value) {
+    if (!*value) return "a question is text";
+    args->run.question = value;
+    return NULL;
+}
+
+const char *kt_take_device(kt_args *args, const char *value) {
+    static const char *const names[] = {"auto", "cuda", "cpu"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(value, names[i]) == 0) {
+            args->run.device = (kt_device)i;
+            return NULL;
+        }
+    return "expected auto, cuda or cpu";
+}
+
+int kt_report(kt_status status, const kt_buf *report, const kt_err *err) {
+    kt_log_progress(NULL);
+    if (report && report->n > 0) fputs(report->at, stderr);
+    if (status != KT_OK) kt_log_error(err);
+    return kt_status_exit(status);
+}
+
+void kt_json_text(kt_buf *out, kt_str text) {
+    kt_buf_printf(out, "\"");
+    for (size_t i = 0; i < text.n; i++) {
+        unsigned char c = (unsigned char)text.at[i];
+        if (c == '"' || c == '\\')
+            kt_buf_printf(out, "\\%c", c);
+        else if (c == '\n')
+            kt_buf_printf(out, "\\n");
+        else if (c < 0x20 || c == 0x7f)
+            kt_buf_printf(out, "\\u%04x", (unsigned)c);
+        else
+            kt_buf_add(out, text.at + i, 1);
+    }
+    kt_buf_printf(out, "\"");
+}

@@ -1,0 +1,146 @@
+// kotaro warm PIPELINE...: compiles what the pipelines need, for this GPU or for others; --export
+// writes a pack.
+#include "runtime/base/log.h"
+#include "runtime/base/os.h"
+#include "runtime/exec/session.h"
+#include "tools/command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ARCHS = 16 };
+
+static int archs[MAX_ARCHS], n_archs;
+static const char *export_path;
+
+static const char *take_archs(kt_args *args, const char *value) {
+    (void)args;
+    kt_str rest = kt_str_from(value);
+    while (rest.n > 0) {
+        ptrdiff_t comma = kt_str_find(rest, ',');
+        kt_str one = comma >= 0 ? kt_str_slice(rest, 0, (size_t)comma) : rest;
+        int64_t n;
+        if (!kt_str_to_i64(one, &n) || n < 75 || n > 999 || n_archs == MAX_ARCHS)
+            return "a list such as 80,86,89,90,120";
+        archs[n_archs++] = (int)n;
+        rest = comma >= 0 ? kt_str_slice(rest, (size_t)comma + 1, rest.n) : KT_STR("");
+    }
+    return NULL;
+}
+
+static const char *take_export(kt_args *args, const char *value) {
+    (void)args;
+    export_path = value;
+    return NULL;
+}
+
+static const kt_flag flags[] = {
+    {"--arch", "LIST", "compute capabilities; without it that of the GPU here", take_archs},
+    {"--export", "FILE", "write a pack (.ktpack) to ship beside the program", take_export},
+    {"--set", "NAME=VALUE", "set a parameter of the pipelines", kt_take_set},
+    {"--model", "DIR", "model folder; without it the pipelines' own", kt_take_model},
+    {"--ops", "DIR", "more ops", kt_take_ops},
+};
+
+// All that one command makes.
+typedef struct warm {
+    kt_arena arena;
+    kt_compiler *compiler;
+    KT_VEC(kt_pack_item) items;
+    int n_kernels;
+    char tool[32];
+} warm;
+
+static kt_status add_items(
+    warm *w, const kt_compile_request *requests, const kt_compile_result *results, int n) {
+    for (int i = 0; i < n; i++) {
+        int n_options = 0;
+        const char **options =
+            kt_options_list(requests[i].options, &w->arena, requests[i].options->arch, &n_options);
+        kt_cache_inputs inputs = {requests[i].source, kt_device_headers, options, n_options, NULL};
+        kt_pack_item item = {kt_cache_key(&inputs), {results[i].cubin, *results[i].info}};
+        KT_PUSH(&w->arena, &w->items, item);
+        if (results[i].info->tool[0]) memcpy(w->tool, results[i].info->tool, sizeof w->tool);
+    }
+    return KT_OK;
+}
+
+static kt_status warm_plan(warm *w, const kt_plan *plan, int arch, kt_err *err) {
+    kt_compile_request *requests;
+    KT_TRY(kt_cuda_requests(&w->arena, plan, arch, &requests, err));
+    kt_compile_result *results = KT_NEW_ARRAY(&w->arena, kt_compile_result, plan->n_builds + 1);
+    KT_TRY(kt_compile(w->compiler, requests, plan->n_builds, results, err));
+    w->n_kernels += plan->n_builds;
+    return export_path ? add_items(w, requests, results, plan->n_builds) : KT_OK;
+}
+
+static kt_status warm_pipeline(
+    warm *w, const kt_args *args, const char *path, int arch, kt_err *err) {
+    kt_session *session = calloc(1, sizeof *session);
+    if (!session) kt_out_of_memory(sizeof *session);
+    session->options = args->run;
+    session->options.pipeline = path;
+    kt_diag diag;
+    kt_diag_init(&diag, &session->model_arena);
+    kt_target target = {.cuda = true, .cc = arch, .sm_count = 24, .smem_max = 101376};
+    kt_status status = kt_session_read(session, &diag, err);
+    if (status == KT_OK) status = kt_session_bind(session, &diag, err);
+    if (status == KT_OK) status = kt_session_plan(session, &target, &diag, err);
+    if (status == KT_OK) status = warm_plan(w, session->plan, arch, err);
+    kt_buf report = {0};
+    kt_diag_print(&diag, &report);
+    if (report.n > 0) fputs(report.at, stderr);
+    kt_buf_deinit(&report);
+    kt_session_close(session);
+    return status;
+}
+
+static void show_progress(void *ctx, const kt_compile_progress *progress) {
+    (void)ctx;
+    kt_log_progress("compiling: %d of %d", progress->n_done, progress->n);
+}
+
+static kt_status find_arch(kt_err *err) {
+    kt_gpu *gpu = NULL;
+    if (n_archs > 0) return KT_OK;
+    KT_TRY(kt_gpu_open(NULL, &gpu, err));
+    archs[n_archs++] = gpu->info.arch;
+    kt_gpu_close(gpu);
+    return KT_OK;
+}
+
+static kt_status warm_all(warm *w, const kt_args *args, kt_err *err) {
+    kt_compiler_options options = {.headers = kt_device_headers,
+        .no_cache = export_path != NULL, // a pack holds what one compiler made
+        .stop = &kt_interrupted,
+        .progress = show_progress};
+    KT_TRY(find_arch(err));
+    KT_TRY(kt_compiler_open(&options, &w->compiler, err));
+    for (int a = 0; a < n_archs; a++)
+        for (int i = 0; i < args->n_positional; i++)
+            KT_TRY(warm_pipeline(w, args, args->positional[i], archs[a], err));
+    if (!export_path) return KT_OK;
+    return kt_pack_write(export_path, w->tool, w->items.at, (int)w->items.n, err);
+}
+
+int kt_cmd_warm(int argc, char **argv) {
+    static kt_args args;
+    int code = kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0],
+        "kotaro warm PIPELINE... [options]");
+    if (code != 0) return code == 1 ? 0 : 2;
+    kt_err err;
+    if (args.n_positional == 0)
+        return kt_report(KT_FAIL(&err, KT_EUSAGE, "kotaro warm takes pipelines"), NULL, &err);
+    warm w = {0};
+    double start = kt_os_now_ms();
+    kt_status status = warm_all(&w, &args, &err);
+    code = kt_report(status, NULL, &err);
+    if (status == KT_OK)
+        printf("%d kernels for %d architectures in %.1f s%s%s\n", w.n_kernels, n_archs,
+            (kt_os_now_ms() - start) / 1e3, export_path ? ", written to " : "",
+            export_path ? export_path : "");
+    kt_compiler_close(w.compiler);
+    kt_arena_deinit(&w.arena);
+    return code;
+}
