@@ -105,18 +105,14 @@ KT_DEVICE void kt_fence(void) { __threadfence(); }
 
 KT_DEVICE float kt_shfl_xor(float v, int32_t mask) { return __shfl_xor_sync(~0u, v, mask); }
 KT_DEVICE uint32_t kt_shfl_xor(uint32_t v, int32_t mask) { return __shfl_xor_sync(~0u, v, mask); }
+KT_DEVICE uint64_t kt_shfl_xor(uint64_t v, int32_t mask) { return __shfl_xor_sync(~0u, v, mask); }
 KT_DEVICE float kt_shfl(float v, int32_t lane) { return __shfl_sync(~0u, v, lane); }
 KT_DEVICE uint32_t kt_shfl(uint32_t v, int32_t lane) { return __shfl_sync(~0u, v, lane); }
-// Of the lane `by` below; lanes below `by` keep their own.
-KT_DEVICE uint32_t kt_shfl_up(uint32_t v, int32_t by) {
-    return __shfl_up_sync(~0u, v, (unsigned int)by);
-}
 KT_DEVICE uint32_t kt_ballot(bool v) { return __ballot_sync(~0u, v); }
 KT_DEVICE int32_t kt_popcount(uint32_t v) { return __popc(v); }
 
 // Global or shared memory; gives the value before. No atomics on floats: sums would depend on order.
 KT_DEVICE uint32_t kt_atomic_add(uint32_t *at, uint32_t v) { return atomicAdd(at, v); }
-KT_DEVICE uint32_t kt_atomic_min(uint32_t *at, uint32_t v) { return atomicMin(at, v); }
 
 // ---- memory
 
