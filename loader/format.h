@@ -17,6 +17,7 @@ typedef struct kt_format {
     kt_str name, doc;
     kt_place at;
     kt_str when;  // a tensor name with $name; empty: the format of plain numbers; "ggml_type N" later
+    const kt_str *also; int n_also; // more tensors that must be stored, when `when` is a list
     kt_str json;  // a tensor name with $name; empty: none
     const kt_str *typevars; const kt_dtype (*typevar_choices)[KT_DTYPE_COUNT]; const int *n_typevar_choices; int n_typevars;
     const kt_format_value *values; int n_values;
