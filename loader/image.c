@@ -26,8 +26,6 @@ static const image_kind kinds[] = {
     {"GIF", 0, MARK("GIF87a"), kt_image_read_stb},
     {"GIF", 0, MARK("GIF89a"), kt_image_read_stb},
     {"PSD", 0, MARK("8BPS"), kt_image_read_stb},
-    {"PNM", 0, MARK("P5"), kt_image_read_stb},
-    {"PNM", 0, MARK("P6"), kt_image_read_stb},
     {"HEIC", 4, MARK("ftypheic"), NULL},
     {"HEIC", 4, MARK("ftypheix"), NULL},
     {"HEIC", 4, MARK("ftyphevc"), NULL},
@@ -45,6 +43,8 @@ static const image_kind kinds[] = {
     {"TIFF", 0, MARK("MM\0*"), NULL},
     {"ICO", 0, MARK("\0\0\1\0"), NULL},
     {"SVG", 0, MARK("<svg"), NULL},
+    {"PNM", 0, MARK("P5\n"), NULL},
+    {"PNM", 0, MARK("P6\n"), NULL},
     {"PDF", 0, MARK("%PDF-"), NULL},
     {"MP4 video", 4, MARK("ftyp"), NULL},
 };
@@ -53,9 +53,9 @@ static const image_kind tga = {"TGA", 0, "", 0, kt_image_read_stb};
 
 const char *kt_image_formats(void) {
 #ifdef KT_STB_ONLY
-    return "JPEG, PNG, BMP, GIF, TGA, PSD, PNM";
+    return "JPEG, PNG, BMP, GIF, TGA, PSD";
 #else
-    return "JPEG, PNG, WebP, BMP, GIF, TGA, PSD, PNM";
+    return "JPEG, PNG, WebP, BMP, GIF, TGA, PSD";
 #endif
 }
 
@@ -92,7 +92,8 @@ static kt_status fail_unknown(const kt_image_source *source, kt_err *err) {
     for (size_t i = 0; i < n; i++) {
         uint8_t c = source->at[i];
         (void)snprintf(bytes + 3 * i, 4, " %02x", (unsigned int)c);
-        text[i] = c >= 0x20 && c < 0x7f ? (char)c : '.';
+        if (c < 0x20 || c >= 0x7f) c = '.';
+        text[i] = (char)c;
     }
     return KT_FAIL(err, KT_EIMAGE,
         "'%s' is not a picture: its %zu bytes begin with%s (\"%s\"); give a picture in one of %s",
@@ -166,8 +167,7 @@ static void make_upright(kt_image *image) {
     uint8_t *out = malloc(bytes);
     if (out == NULL) kt_out_of_memory(bytes);
     for (int y = 0; y < t.height; y += 32)
-        for (int x = 0; x < t.width; x += 32)
-            turn_tile(&t, image->rgb, out, y, x);
+        for (int x = 0; x < t.width; x += 32) turn_tile(&t, image->rgb, out, y, x);
     free(image->rgb);
     image->rgb = out;
     image->height = t.height;

@@ -1,7 +1,7 @@
 // Pictures: a file or its bytes to 8-bit RGB, upright, within limits.
 //
 // The format is found from the content, never from the name: JPEG (libjpeg-turbo), PNG (libpng),
-// WebP (libwebp) and, through stb_image, BMP, GIF, TGA, PSD, PIC and PNM. The bytes are those of
+// WebP (libwebp) and, through stb_image, BMP, GIF, TGA and PSD. The bytes are those of
 // Pillow's Image.open(...).convert('RGB'): alpha is dropped and not composited, palettes are looked
 // up, grey is repeated, no colour profile and no gamma is applied. Two things differ on purpose:
 // 16-bit grey PNGs keep the high byte (Pillow clips them to white), and a file that is cut short is
@@ -9,7 +9,8 @@
 // the first frame is taken. HEIC, AVIF, JPEG XL, TIFF and SVG are recognised and refused by name.
 //
 // With KT_STB_ONLY defined, stb_image is the whole decoder: no libjpeg, libpng, libwebp or libexif.
-// Its bytes differ from Pillow's by a few units, WebP is refused, and orientation is 1.
+// Its JPEG bytes differ from Pillow's by a few units, it lets some damaged files pass, WebP is
+// refused, and orientation is 1.
 //
 // The size is known and checked before memory for pixels is allocated. A kt_image owns its pixels
 // (heap); a zeroed one is empty. Any thread; one kt_image per thread.
@@ -58,7 +59,7 @@ kt_status kt_image_decode(const kt_image_source *source, const kt_image_limits *
 
 void kt_image_deinit(kt_image *image);
 
-// "JPEG, PNG, WebP, BMP, GIF, TGA, PSD, PNM", as this build reads them; for help texts.
+// "JPEG, PNG, WebP, BMP, GIF, TGA, PSD", as this build reads them; for help texts.
 const char *kt_image_formats(void);
 
 #endif

@@ -86,8 +86,7 @@ static kt_status read_all(reader *r) {
     KT_ASSERT(png_get_rowbytes(r->png, r->info) == row_bytes);
     r->rows = malloc(height * sizeof *r->rows);
     if (r->rows == NULL) kt_out_of_memory(height * sizeof *r->rows);
-    for (size_t y = 0; y < height; y++)
-        r->rows[y] = job->out->rgb + y * row_bytes;
+    for (size_t y = 0; y < height; y++) r->rows[y] = job->out->rgb + y * row_bytes;
     png_read_image(r->png, r->rows);
     png_read_end(r->png, r->end); // the last checksum, and EXIF behind the pixels
     find_orientation(r, r->end);

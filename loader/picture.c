@@ -58,10 +58,11 @@ static grid find_grid(const kt_picture_params *p, size s) {
         if (n == 1 || n > p->slices) continue;
         for (int cols = 1; cols <= n; cols++) {
             if (n % cols != 0) continue;
-            double off = fabs(aspect - log((double)cols / (n / cols)));
+            int rows = n / cols;
+            double off = fabs(aspect - log((double)cols / rows));
             if (off < least) {
                 least = off;
-                best = (grid){cols, n / cols};
+                best = (grid){cols, rows};
             }
         }
     }
@@ -152,8 +153,7 @@ static void fill_axis(const layout *l, int n, int table, int32_t *out) {
         kt_picture_buckets(n, table, out);
         return;
     }
-    for (int i = 0; i < n; i++)
-        out[i] = i;
+    for (int i = 0; i < n; i++) out[i] = i;
 }
 
 static void fill_positions(
@@ -167,26 +167,22 @@ static void fill_positions(
         fill_axis(l, cols, p->table, of_col);
         int32_t *to = v->position + v->offset[i];
         for (int y = 0; y < rows; y++)
-            for (int x = 0; x < cols; x++)
-                *to++ = of_row[y] * p->table + of_col[x];
+            for (int x = 0; x < cols; x++) *to++ = of_row[y] * p->table + of_col[x];
     }
 }
 
 static void fill_levels(const kt_picture_params *p, kt_arena *arena, kt_picture_views *v) {
     v->level = kt_arena_array(arena, 3, sizeof *v->level);
     for (int c = 0; c < 3; c++)
-        for (int i = 0; i < 256; i++)
-            v->level[c][i] = ((float)i / 255.0f - p->mean[c]) / p->std[c];
+        for (int i = 0; i < 256; i++) v->level[c][i] = ((float)i / 255.0f - p->mean[c]) / p->std[c];
 }
 
 static void fill_queries(const kt_picture_params *p, kt_arena *arena, kt_picture_views *v) {
     v->n_queried = (int64_t)v->n_views * p->queries;
     v->query_row = KT_NEW_ARRAY(arena, int32_t, v->n_queried);
     v->query_offset = KT_NEW_ARRAY(arena, int32_t, v->n_views + 1);
-    for (int64_t i = 0; i < v->n_queried; i++)
-        v->query_row[i] = (int32_t)(i % p->queries);
-    for (int i = 0; i <= v->n_views; i++)
-        v->query_offset[i] = i * p->queries;
+    for (int64_t i = 0; i < v->n_queried; i++) v->query_row[i] = (int32_t)(i % p->queries);
+    for (int i = 0; i <= v->n_views; i++) v->query_offset[i] = i * p->queries;
 }
 
 // View i: its corner in a target and its patches, which follow those of the views before it.

@@ -96,8 +96,7 @@ static void fill_window(const filter_row *filter, double centre, double scale, i
     if (from < 0) from = 0;
     if (to > n) to = n;
     double sum = 0.0;
-    for (int x = from; x < to; x++)
-        sum += filter->weight((x - centre + 0.5) * shrink);
+    for (int x = from; x < to; x++) sum += filter->weight((x - centre + 0.5) * shrink);
     for (int x = from; x < to; x++) {
         double w = filter->weight((x - centre + 0.5) * shrink);
         if (sum != 0.0) w /= sum;
@@ -132,7 +131,7 @@ void kt_resize_taps(const kt_resize_job *job, int32_t *taps) {
     int64_t at = (int64_t)OFFSETS * job->n_targets;
     for (int i = 0; i < job->n_targets; i++) {
         int height = job->to[i][0], width = job->to[i][1];
-        int32_t *offset = taps + OFFSETS * i;
+        int32_t *offset = taps + (int64_t)OFFSETS * i;
         offset[0] = (int32_t)at;
         offset[2] = most_taps(filter, job->width, width);
         at += fill_axis(filter, job->width, width, taps + at);

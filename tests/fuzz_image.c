@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+// libFuzzer's name. NOLINTNEXTLINE(readability-identifier-naming)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
 static volatile unsigned int sink;
@@ -30,8 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n) {
         int64_t pixels = (int64_t)image.height * image.width;
         KT_ASSERT(pixels >= 1 && pixels <= limits.pixels);
         unsigned int sum = 0;
-        for (int64_t i = 0; i < 3 * pixels; i++)
-            sum += image.rgb[i];
+        for (int64_t i = 0; i < 3 * pixels; i++) sum += image.rgb[i];
         sink = sum;
     }
     kt_image_deinit(&image);

@@ -16,6 +16,13 @@
 
 #define IMAGES "tests/data/images/"
 
+// stb_image alone promises neither Pillow's bytes nor orientation, nor to see all damage.
+#ifdef KT_STB_ONLY
+#define SKIP_IF_STB_ONLY() skip()
+#else
+#define SKIP_IF_STB_ONLY() (void)0
+#endif
+
 static bool has(const kt_err *err, const char *part) {
     if (strstr(err->text, part) != NULL) return true;
     print_error("message: %s\nlacks:   %s\n", err->text, part);
@@ -34,17 +41,23 @@ typedef struct golden {
     int width, height, orientation;
 } golden;
 
+// The next word of a file of goldens as a number.
+static int next_int(FILE *file) {
+    char word[32], *end = NULL;
+    if (fscanf(file, "%31s", word) != 1) fail_msg("the goldens end early");
+    long value = strtol(word, &end, 10);
+    if (*end != '\0') fail_msg("'%s' is no number", word);
+    return (int)value;
+}
+
 static bool read_golden(FILE *file, golden *g) {
-    char line[256];
     memset(g, 0, sizeof *g);
-    if (fgets(line, sizeof line, file) == NULL) return false;
-    if (sscanf(line, "%63s %15s %15s", g->name, g->kind, g->why) == 3 &&
-        strcmp(g->kind, "error") == 0)
-        return true;
-    int n = sscanf(line, "%63s %15s %d %d %d %39s %39s", g->name, g->kind, &g->width, &g->height,
-        &g->orientation, g->stored, g->upright);
-    assert_int_equal(n, 7);
-    return true;
+    if (fscanf(file, "%63s %15s", g->name, g->kind) != 2) return false;
+    if (strcmp(g->kind, "error") == 0) return fscanf(file, "%15s", g->why) == 1;
+    g->width = next_int(file);
+    g->height = next_int(file);
+    g->orientation = next_int(file);
+    return fscanf(file, "%39s %39s", g->stored, g->upright) == 2;
 }
 
 static bool equals_golden(const golden *g, bool upright) {
@@ -83,6 +96,7 @@ static bool is_refused(const golden *g) {
 
 static void image_equals_pillow(void **state) {
     (void)state;
+    SKIP_IF_STB_ONLY();
     FILE *file = fopen(IMAGES "decode.txt", "rb");
     assert_non_null(file);
     int n_equal = 0, n_refused = 0, n_wrong = 0;
@@ -110,6 +124,7 @@ static void image_equals_pillow(void **state) {
 // The eight files hold the same stored picture; turned by hand here, pixel by pixel.
 static void image_turns_upright(void **state) {
     (void)state;
+    SKIP_IF_STB_ONLY();
     for (int o = 1; o <= 8; o++) {
         char path[128];
         (void)snprintf(path, sizeof path, IMAGES "own-exif-%d.jpeg", o);
@@ -127,8 +142,8 @@ static void image_turns_upright(void **state) {
                 // 8 left bottom.
                 const int row[] = {y, y, h - 1 - y, h - 1 - y, x, h - 1 - x, h - 1 - x, x};
                 const int col[] = {x, w - 1 - x, w - 1 - x, x, y, y, w - 1 - y, w - 1 - y};
-                assert_memory_equal(turned.rgb + 3 * (y * turned.width + x),
-                    stored.rgb + 3 * (row[o - 1] * w + col[o - 1]), 3);
+                assert_memory_equal(turned.rgb + (size_t)3 * (size_t)(y * turned.width + x),
+                    stored.rgb + (size_t)3 * (size_t)(row[o - 1] * w + col[o - 1]), 3);
             }
         kt_image_deinit(&stored);
         kt_image_deinit(&turned);
@@ -152,7 +167,7 @@ static void image_says_what_is_wrong(void **state) {
     assert_int_equal(decode("hello world", 11, NULL, &err), KT_EIMAGE);
     assert_true(has(&err, "not a picture"));
     assert_true(has(&err, "68 65 6c 6c 6f 20 77 6f (\"hello wo\")"));
-    assert_true(has(&err, "JPEG, PNG, WebP"));
+    assert_true(has(&err, kt_image_formats()));
     assert_int_equal(decode("x", 1, NULL, &err), KT_EIMAGE);
     assert_true(has(&err, "1 bytes begin with 78 (\"x\")"));
     assert_int_equal(decode("\0\0\0\x18"
@@ -178,6 +193,7 @@ static void image_says_what_is_wrong(void **state) {
 
 static void image_names_the_bytes_of_a_cut_jpeg(void **state) {
     (void)state;
+    SKIP_IF_STB_ONLY();
     kt_image image;
     kt_err err = {0};
     const char *path = IMAGES "video-001.progressive.truncated.jpeg";
@@ -188,10 +204,11 @@ static void image_names_the_bytes_of_a_cut_jpeg(void **state) {
 // However a file is cut, it never becomes half a picture.
 static void image_refuses_every_prefix(void **state) {
     (void)state;
+    SKIP_IF_STB_ONLY();
     static const char *const names[] = {"video-001.q50.420.jpeg",
         "video-001.q50.422.progressive.jpeg", "own-cmyk.jpeg", "own-17x3.jpeg", "basn2c16.png",
         "own-palette.png", "own-lossy.webp", "own-alpha-lossy.webp", "own-lossless.webp", "own.bmp",
-        "own.tga", "own-rle.tga", "own.ppm"};
+        "own.tga", "own-rle.tga", "own.psd"};
     kt_arena arena = {0};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[128];
@@ -215,12 +232,12 @@ static void image_checks_limits(void **state) {
     (void)state;
     kt_image image;
     kt_err err = {0};
-    kt_image_limits limits = {.pixels = 150 * 103 - 1};
+    kt_image_limits limits = {.pixels = 15449};
     assert_int_equal(
         kt_image_open(IMAGES "video-001.q50.420.jpeg", &limits, true, &image, &err), KT_EIMAGE);
     assert_true(has(&err, "150 x 103 = 15450 pixels, but the limit is 15449"));
     assert_true(has(&err, "'photo'"));
-    limits.pixels = 150 * 103;
+    limits.pixels = 15450;
     assert_int_equal(
         kt_image_open(IMAGES "video-001.q50.420.jpeg", &limits, true, &image, &err), KT_OK);
     kt_image_deinit(&image);
@@ -258,8 +275,7 @@ static void image_survives_broken_exif(void **state) {
     assert_int_equal(kt_file_read(&arena, IMAGES "own-exif-6.jpeg", 1 << 20, &file, &err), KT_OK);
     uint8_t *bytes = (uint8_t *)kt_arena_copy(&arena, file.at, file.n);
     size_t at = 0;
-    while (memcmp(bytes + at, "Exif", 4) != 0)
-        at++;
+    while (memcmp(bytes + at, "Exif", 4) != 0) at++;
     for (size_t i = 6; i < 32; i++) {
         uint8_t old = bytes[at + i];
         bytes[at + i] = 0xff;
@@ -273,9 +289,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(image_equals_pillow),
         cmocka_unit_test(image_turns_upright),
-        cmocka_unit_test(image_says_what_is_wrong),
         cmocka_unit_test(image_names_the_bytes_of_a_cut_jpeg),
         cmocka_unit_test(image_refuses_every_prefix),
+        cmocka_unit_test(image_says_what_is_wrong),
         cmocka_unit_test(image_checks_limits),
         cmocka_unit_test(image_refuses_bombs),
         cmocka_unit_test(image_survives_broken_exif),

@@ -1,6 +1,7 @@
 // Sizes and indices of views, against the reference's own arithmetic, and the op patchify on them.
 #include "loader/picture.h"
 
+#include "ops/kt_cpu.h"
 #include "runtime/base/f16.h"
 
 #include <setjmp.h>
@@ -13,8 +14,7 @@
 
 #include <cmocka.h>
 
-#define kt_cpu_query patchify_query // the op under test, without the program's table of ops
-#include "ops/patchify/patchify.c"
+const kt_cpu_op *kt_cpu_query_patchify(int host_version); // as the program links it
 
 static kt_picture_params params_of(int side, int patch, int slices) {
     return (kt_picture_params){.scheme = KT_PICTURE_MINICPM_V,
@@ -36,8 +36,7 @@ static void slice(
 // What holds for any views: they tile their targets, and the offsets add up.
 static void check_views(const kt_picture_params *p, const kt_picture_views *v) {
     int64_t pixels = 0;
-    for (int i = 0; i < v->n_targets; i++)
-        pixels += (int64_t)v->target[i][0] * v->target[i][1];
+    for (int i = 0; i < v->n_targets; i++) pixels += (int64_t)v->target[i][0] * v->target[i][1];
     assert_int_equal(pixels, v->n_pixels);
     assert_int_equal(v->n_views, 1 + v->grid_cols * v->grid_rows);
     assert_int_equal(v->n_targets, v->grid_cols > 0 ? 2 : 1);
@@ -63,10 +62,22 @@ typedef struct golden {
     int overview_width, overview_height, cols, rows, tile_width, tile_height;
 } golden;
 
+static int next_int(FILE *file, bool *has_ended) {
+    char word[32], *end = NULL;
+    *has_ended = fscanf(file, "%31s", word) != 1;
+    if (*has_ended) return 0;
+    long value = strtol(word, &end, 10);
+    if (*end != '\0') fail_msg("'%s' is no number", word);
+    return (int)value;
+}
+
 static bool read_golden(FILE *file, golden *g) {
-    return fscanf(file, "%d %d %d %d %d %d %d %d %d %d %d", &g->side, &g->patch, &g->slices,
-               &g->width, &g->height, &g->overview_width, &g->overview_height, &g->cols, &g->rows,
-               &g->tile_width, &g->tile_height) == 11;
+    int *const to[] = {&g->side, &g->patch, &g->slices, &g->width, &g->height, &g->overview_width,
+        &g->overview_height, &g->cols, &g->rows, &g->tile_width, &g->tile_height};
+    bool has_ended = false;
+    for (size_t i = 0; i < sizeof to / sizeof *to && !has_ended; i++)
+        *to[i] = next_int(file, &has_ended);
+    return !has_ended;
 }
 
 static void picture_slices_as_the_reference(void **state) {
@@ -245,8 +256,7 @@ static void picture_takes_it_whole(void **state) {
     assert_int_equal(v.n_views, 1);
     assert_int_equal(v.target[0][0], 224);
     assert_int_equal(v.target[0][1], 224);
-    for (int i = 0; i < 256; i++)
-        assert_int_equal(v.position[i], i);
+    for (int i = 0; i < 256; i++) assert_int_equal(v.position[i], i);
     kt_arena_deinit(&arena);
 }
 
@@ -289,7 +299,7 @@ static void check_patches(
         const uint8_t *from = rgb;
         if (v->from[i][0] == 1) from += 3 * (int64_t)v->target[0][0] * v->target[0][1];
         int64_t width = v->target[v->from[i][0]][1], per_patch = 3 * side * side;
-        for (int64_t j = 0; j < v->size[i][0] * v->size[i][1] * per_patch; j++, at++) {
+        for (int64_t j = 0; j < per_patch * v->size[i][0] * v->size[i][1]; j++, at++) {
             int64_t patch = j / per_patch, c = j / (side * side) % 3;
             int64_t row = v->from[i][1] + patch / v->size[i][1] * side + j / side % side;
             int64_t col = v->from[i][2] + patch % v->size[i][1] * side + j % side;
@@ -329,7 +339,7 @@ static void picture_lays_out_patches(void **state) {
     kt_cpu_host host = {
         .version = KT_CPU_VERSION, .parallel_for = run_serial, .f32_to_f16 = kt_f32_to_f16_row};
     kt_cpu_call call = {&host, tensors, 7, dims, 5, NULL, 0};
-    assert_null(patchify_query(KT_CPU_VERSION)->run(&call));
+    assert_null(kt_cpu_query_patchify(KT_CPU_VERSION)->run(&call));
     check_patches(&p, &v, rgb, y);
     kt_arena_deinit(&arena);
 }

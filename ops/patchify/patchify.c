@@ -28,9 +28,9 @@ static void run_patches(void *ctx, int64_t begin, int64_t end) {
         while (view + 1 < j->views && j->offset[view + 1] <= patch) view++;
         const int32_t *from = j->from + 3 * view;
         int64_t base = 0; // pixels of the pictures in front
-        for (int32_t i = 0; i < from[0]; i++)
+        for (int64_t i = 0; i < from[0]; i++)
             base += (int64_t)j->target[2 * i] * j->target[2 * i + 1];
-        int64_t width = j->target[2 * from[0] + 1], at = patch - j->offset[view];
+        int64_t width = j->target[2 * (int64_t)from[0] + 1], at = patch - j->offset[view];
         int64_t cols = j->size[2 * view + 1];
         int64_t top = from[1] + at / cols * j->p, left = from[2] + at % cols * j->p;
         cut(j, j->rgb + 3 * (base + top * width + left), 3 * width, j->y + patch * 3 * j->p * j->p);
@@ -49,7 +49,7 @@ static const char *run(const kt_cpu_call *call) {
         .p = kt_cpu_dim(call, "p"),
     };
     const float *level = kt_cpu_in(call, "view.level")->data; // [3, 256]
-    for (int c = 0; c < 3; c++) call->host->f32_to_f16(level + 256 * c, j.level[c], 256);
+    for (int64_t c = 0; c < 3; c++) call->host->f32_to_f16(level + 256 * c, j.level[c], 256);
     call->host->parallel_for(call->host, kt_cpu_dim(call, "n"), 32, run_patches, &j);
     return NULL;
 }

@@ -102,7 +102,8 @@ static const char *resize(const kt_cpu_host *host, const uint8_t *rgb, int64_t w
     if (mid == NULL) return "resize_image: out of memory";
     pass across = {*cols, rgb, mid, width, cols->n, from, is_identity(cols, width)};
     host->parallel_for(host, end - from, ROWS_AT_ONCE, run_across, &across);
-    pass down = {*rows, mid, y, cols->n, cols->n, from, false};
+    pass down = {*rows, mid, NULL, cols->n, cols->n, from, false};
+    down.out = y;
     host->parallel_for(host, rows->n, ROWS_AT_ONCE, run_down, &down);
     free(mid);
     return NULL;

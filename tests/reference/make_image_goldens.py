@@ -24,7 +24,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps
 import PIL
 
 JPEGS = """video-001.221212.jpeg video-001.cmyk.jpeg video-001.rgb.jpeg
@@ -85,6 +85,12 @@ def png_with_late_exif(plain, orientation):
     return plain[:end] + png_chunk(b"eXIf", exif(orientation)[6:]) + plain[end:]
 
 
+def psd(rgb):
+    """Uncompressed planes behind a header and three empty sections."""
+    return (b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, rgb.shape[0], rgb.shape[1], 8, 3) + bytes(12) + bytes(2) +
+            rgb.transpose(2, 0, 1).tobytes())
+
+
 def write_own(out):
     im = scene()
     for o in range(1, 9):
@@ -110,13 +116,15 @@ def write_own(out):
     im.save(out / "own.gif")
     im.save(out / "own.tga")
     im.save(out / "own-rle.tga", compression="tga_rle")
-    im.save(out / "own.ppm")
-    im.convert("L").save(out / "own.pgm")
+    (out / "own.psd").write_bytes(psd(np.asarray(im)))
     im.convert("1").save(out / "own-bit.png")
     im.convert("P").save(out / "own-palette.png", transparency=0)
     im.convert("L").save(out / "own-grey-alpha.png", transparency=7)
-    wide = Image.fromarray(noise(40, 30)).convert("CMYK")
-    wide.save(out / "own-cmyk.jpeg", quality=95)
+    Image.fromarray(noise(20, 15)).convert("CMYK").save(out / "own-cmyk.jpeg", quality=95)
+    cmyk = (out / "own-cmyk.jpeg").read_bytes()
+    adobe = cmyk.index(b"\xff\xee\0\x0eAdobe")
+    (out / "own-ycck.jpeg").write_bytes(cmyk[:adobe + 15] + b"\2" + cmyk[adobe + 16:])
+    (out / "own-cmyk-unmarked.jpeg").write_bytes(cmyk[:adobe] + cmyk[adobe + 16:])
     Image.fromarray(noise(33, 1)).save(out / "own-33x1.png")
     Image.fromarray(noise(1, 1)).save(out / "own-1x1.jpeg")
     Image.fromarray(noise(17, 3)).save(out / "own-17x3.jpeg", restart_marker_blocks=1)
@@ -124,7 +132,7 @@ def write_own(out):
     (out / "own-cut-20.jpeg").write_bytes(whole[:-20])
     (out / "own-cut-half.jpeg").write_bytes(whole[:len(whole) // 2])
     (out / "own-cut-header.jpeg").write_bytes(whole[:100])
-    for name in ("own-lossy.webp", "own-lossless.webp", "own.bmp", "own-palette.bmp", "own.tga", "own-rle.tga", "own.ppm",
+    for name in ("own-lossy.webp", "own-lossless.webp", "own.bmp", "own-palette.bmp", "own.tga", "own-rle.tga", "own.psd",
                  "own.gif", "own-alpha.png"):
         data = (out / name).read_bytes()
         (out / ("own-cut-" + name.removeprefix("own-"))).write_bytes(data[:len(data) - len(data) // 4])
@@ -141,7 +149,7 @@ def to_rgb(im):
 
 
 def decode_line(path):
-    im = next(ImageSequence.Iterator(Image.open(path)))
+    im = Image.open(path)  # the first frame, if there are several
     orientation = im.getexif().get(0x0112, 1)
     orientation = orientation if orientation in range(1, 9) else 1
     stored = to_rgb(im)
@@ -151,7 +159,7 @@ def decode_line(path):
     assert reference.size == upright.size
     if not im.mode.startswith("I"):
         assert sha(to_rgb(reference).tobytes()) == sha(upright.tobytes()), path
-    kind = {"PPM": "PNM"}.get(im.format or Image.open(path).format, im.format or Image.open(path).format)
+    kind = im.format
     kind = {"WEBP": "WebP", "MPO": "JPEG"}.get(kind, kind)
     return (f"{path.name} {kind} {stored.width} {stored.height} {orientation} {sha(stored.tobytes())} "
             f"{sha(upright.tobytes())}")
@@ -164,7 +172,7 @@ def decode_lines(out):
             continue
         if path.name in INVALID:
             lines.append(f"{path.name} error {INVALID[path.name]}")
-        elif "cut" in path.name or "truncated" in path.name:
+        elif "-cut-" in path.name or "truncated" in path.name:
             lines.append(f"{path.name} error cut")
         else:
             lines.append(decode_line(path))
