@@ -22,8 +22,7 @@ static int64_t pages_for(int64_t tokens, int64_t page) {
 static int64_t common_tokens(const kt_prompt *a, const kt_prompt *b) {
     int64_t n = a->n < b->n ? a->n : b->n;
     int64_t i = 0;
-    while (i < n && a->ids[i] == b->ids[i])
-        i++;
+    while (i < n && a->ids[i] == b->ids[i]) i++;
     return i;
 }
 
@@ -83,14 +82,12 @@ static void fill_table(planner *in) {
     int64_t page = in->limits->page_tokens, width = in->limits->width, used = 0;
     int64_t shared = in->out->prefix / page;
     in->out->table = KT_NEW_ARRAY(in->arena, int32_t, (int64_t)in->limits->rows * width);
-    for (int64_t i = 0; i < shared; i++)
-        in->out->table[i] = next_page(in, &used);
+    for (int64_t i = 0; i < shared; i++) in->out->table[i] = next_page(in, &used);
     for (int r = 0; r < in->n; r++) {
         int32_t *row = in->out->table + r * width;
         if (r > 0 && shared > 0) memcpy(row, in->out->table, (size_t)shared * sizeof *row);
         int64_t own = pages_for(in->prompts[r].n + in->max_new[r], page);
-        for (int64_t i = shared; i < own; i++)
-            row[i] = next_page(in, &used);
+        for (int64_t i = shared; i < own; i++) row[i] = next_page(in, &used);
     }
     KT_ASSERT(used == in->out->pages);
 }
@@ -149,7 +146,7 @@ static void fill_start(planner *in) {
         bool used = r < in->n;
         int64_t last = used ? in->prompts[r].n - 1 : 0;
         const int32_t segment[4] = {(int32_t)r, (int32_t)last, used ? 1 : 0, (int32_t)r};
-        memcpy(out->segments + 4 * r, segment, sizeof segment);
+        memcpy(out->segments + 4 * (int64_t)r, segment, sizeof segment);
         out->next[r] = used ? in->prompts[r].ids[last] : 0;
         out->left[r] = used ? in->max_new[r] : 0;
     }
@@ -166,8 +163,7 @@ kt_status kt_rows_plan(kt_arena *arena, const kt_prompt *prompts, const int32_t 
             "%d prompts at a time, but the pipeline has %d rows; ask fewer items or raise 'rows'",
             n, limits->rows);
     }
-    for (int r = 0; r < n; r++)
-        KT_TRY(check_row(&in, r));
+    for (int r = 0; r < n; r++) KT_TRY(check_row(&in, r));
     out->prefix = find_prefix(&in);
     KT_TRY(count_pages(&in));
     fill_table(&in);

@@ -103,7 +103,7 @@ static kt_status read_shape(
     *bytes = kt_dtype_bytes(out->dtype);
     bool empty = false;
     for (size_t i = 0; i < list->n; i++) {
-        int64_t length;
+        int64_t length = 0;
         if (!kt_json_get_int(&list->as.items[i], &length) || length < 0) {
             return KT_FAIL(in->err, KT_EFORMAT,
                 "%s: tensor '%.*s': dimension %zu of 'shape' is %s, expected a whole number from "
@@ -127,7 +127,7 @@ static kt_status read_shape(
 
 static kt_status read_range(const reader *in, const kt_json *entry, kt_stored *out, int64_t bytes) {
     const kt_json *list = kt_json_find(entry, KT_STR("data_offsets"));
-    int64_t begin, end;
+    int64_t begin = 0, end = 0;
     if (list == NULL || list->kind != KT_JSON_LIST || list->n != 2 ||
         !kt_json_get_int(&list->as.items[0], &begin) ||
         !kt_json_get_int(&list->as.items[1], &end)) {
@@ -174,7 +174,7 @@ static kt_status read_tensor(const reader *in, const kt_json_member *member, kt_
             "%s: tensor '%.*s' has the unknown member '%.*s'; " AGAIN, in->path,
             KT_STR_ARG(out->name), (int)(key.n < 60 ? key.n : 60), key.at);
     }
-    int64_t bytes;
+    int64_t bytes = 0;
     KT_TRY(read_dtype(in, entry, out));
     KT_TRY(read_shape(in, entry, out, &bytes));
     return read_range(in, entry, out, bytes);
@@ -192,13 +192,14 @@ static int by_offset(const void *a, const void *b) {
 // The format wants every byte of the data area to belong to exactly one tensor.
 static kt_status check_cover(const reader *in, const kt_stored *stored, int64_t n) {
     int64_t at = 0;
+    kt_str before = {"", 0};
     for (int64_t i = 0; i < n; i++) {
         int64_t begin = stored[i].offset - in->data_at;
         if (begin < at) {
             return KT_FAIL(in->err, KT_EFORMAT,
                 "%s: tensors '%.*s' and '%.*s' overlap: one ends at byte %" PRId64
                 ", the other begins at %" PRId64 "; " AGAIN,
-                in->path, KT_STR_ARG(stored[i - 1].name), KT_STR_ARG(stored[i].name), at, begin);
+                in->path, KT_STR_ARG(before), KT_STR_ARG(stored[i].name), at, begin);
         }
         if (begin > at) {
             return KT_FAIL(in->err, KT_EFORMAT,
@@ -207,6 +208,7 @@ static kt_status check_cover(const reader *in, const kt_stored *stored, int64_t 
                 in->path, at, begin, KT_STR_ARG(stored[i].name));
         }
         at = begin + stored[i].bytes;
+        before = stored[i].name;
     }
     if (at == in->data_bytes) return KT_OK;
     return KT_FAIL(in->err, KT_EFORMAT,
@@ -277,8 +279,7 @@ kt_status kt_safetensors_read(kt_arena *arena, const kt_checkpoint_file *file, i
     unsigned char raw[LENGTH_BYTES];
     KT_TRY(kt_os_read_at(file->file, 0, raw, sizeof raw, err));
     uint64_t length = 0;
-    for (int i = 0; i < LENGTH_BYTES; i++)
-        length |= (uint64_t)raw[i] << (8 * i);
+    for (int i = 0; i < LENGTH_BYTES; i++) length |= (uint64_t)raw[i] << (8 * i);
     if (length > KT_SAFETENSORS_HEADER_MAX) {
         return KT_FAIL(err, KT_EFORMAT,
             "%s: the header is said to have %" PRIu64 " bytes, at most %d are allowed; " AGAIN,
@@ -294,7 +295,6 @@ kt_status kt_safetensors_read(kt_arena *arena, const kt_checkpoint_file *file, i
     KT_TRY(kt_os_read_at(file->file, LENGTH_BYTES, text, (size_t)length, err));
     kt_str header = {text, (size_t)length};
     KT_TRY(kt_safetensors_parse(arena, header, file->path, size, stored, n, err));
-    for (int64_t i = 0; i < *n; i++)
-        (*stored)[i].file = file_index;
+    for (int64_t i = 0; i < *n; i++) (*stored)[i].file = file_index;
     return KT_OK;
 }

@@ -9,8 +9,12 @@
 
 enum { FLAG_ADDED = 1, FLAG_SPECIAL = 2 };
 
+typedef struct cut_step {
+    kt_cutter *cutter;
+} cut_step;
+
 typedef struct cutters {
-    kt_cutter **at;
+    cut_step *at;
     size_t n, cap;
 } cutters;
 
@@ -77,7 +81,7 @@ static kt_status add_cutter(reader *in, kt_str pattern, bool literal, const char
     kt_cutter *cutter;
     const char *place = kt_arena_printf(in->tmp, "%s: %s", in->name, where);
     KT_TRY(kt_cutter_open(pattern, literal, place, &cutter, in->err));
-    KT_PUSH(&in->out->arena, &in->out->cutters, cutter);
+    KT_PUSH(&in->out->arena, &in->out->cutters, (cut_step){cutter});
     return KT_OK;
 }
 
@@ -233,8 +237,7 @@ static kt_status read_all_added(reader *in, const kt_json *list) {
     out->flags = KT_NEW_ARRAY(&out->arena, uint8_t, out->size);
     memcpy(out->bytes, out->bpe.bytes, (size_t)out->bpe.size * sizeof *out->bytes);
     kt_table_init(&out->added_by_text, &out->arena);
-    for (size_t i = 0; i < n; i++)
-        KT_TRY(enter_added(in, &all[i]));
+    for (size_t i = 0; i < n; i++) KT_TRY(enter_added(in, &all[i]));
     kt_added_sort(&out->raw);
     kt_added_sort(&out->normalized);
     return KT_OK;
@@ -292,7 +295,7 @@ kt_status kt_tokenizer_open(const char *path, kt_tokenizer **out, kt_err *err) {
 void kt_tokenizer_close(kt_tokenizer *tokenizer) {
     if (tokenizer == NULL) return;
     for (size_t i = 0; i < tokenizer->cutters.n; i++)
-        kt_cutter_close(tokenizer->cutters.at[i]);
+        kt_cutter_close(tokenizer->cutters.at[i].cutter);
     kt_arena_deinit(&tokenizer->arena);
     free(tokenizer);
 }
@@ -358,7 +361,8 @@ static kt_status encode_plain(encoder *in, kt_str text) {
     const cutters *list = &in->tokenizer->cutters;
     for (size_t i = 0; i < list->n; i++) {
         kt_ends finer = {0};
-        KT_TRY(kt_cutter_cut(list->at[i], &in->cut, in->tmp, text, &pieces, &finer, in->err));
+        KT_TRY(
+            kt_cutter_cut(list->at[i].cutter, &in->cut, in->tmp, text, &pieces, &finer, in->err));
         pieces = finer;
     }
     size_t from = 0;
@@ -443,8 +447,7 @@ static kt_status encode_all(encoder *in, kt_zoned text) {
 kt_status kt_tokenizer_encode_zones(const kt_tokenizer *tokenizer, kt_arena *arena, kt_str text,
     const kt_zone *zone, size_t n_zones, kt_ids *ids, kt_err *err) {
     size_t covered = 0;
-    for (size_t i = 0; i < n_zones; i++)
-        covered += zone[i].bytes;
+    for (size_t i = 0; i < n_zones; i++) covered += zone[i].bytes;
     KT_ASSERT(covered == text.n);
     if (text.n > KT_TOKENIZER_TEXT_MAX) {
         return KT_FAIL(err, KT_EPROMPT,

@@ -32,8 +32,14 @@ typedef struct rewriter {
     const char *why; // what is not supported
 } rewriter;
 
+// The character after the one at `at`; 0 at the end.
+static char peek(const rewriter *in) {
+    if (in->at + 1 >= in->from.n) return '\0';
+    return in->from.at[in->at + 1];
+}
+
 static void rewrite_escape(rewriter *in) {
-    char next = in->at + 1 < in->from.n ? in->from.at[in->at + 1] : '\0';
+    char next = peek(in);
     switch (next) {
     case 's':
         kt_buf_printf(in->to, "\\p{White_Space}");
@@ -57,7 +63,7 @@ static void rewrite_escape(rewriter *in) {
 
 static void rewrite_in_set(rewriter *in) {
     char c = in->from.at[in->at];
-    char next = in->at + 1 < in->from.n ? in->from.at[in->at + 1] : '\0';
+    char next = peek(in);
     if (c == '&' && next == '&') in->why = "&& in a set";
     if (c == '[' && next != ':') in->why = "a set within a set";
     if (c == '[' && next == ':') {

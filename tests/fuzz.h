@@ -5,6 +5,7 @@
 
 #include "runtime/base/file.h"
 
+// NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #ifdef KT_FUZZ_PLAIN

@@ -17,6 +17,7 @@ static size_t walk(kt_arena *arena, const kt_json *value) {
     return n;
 }
 
+// NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     kt_arena arena = {0};
     kt_err err = {0};

@@ -87,6 +87,7 @@ static void fuzz_text(kt_str bytes) {
     kt_arena_deinit(&arena);
 }
 
+// NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size == 0) return 0;
     kt_str rest = {(const char *)data + 1, size - 1};

@@ -34,15 +34,13 @@ static void make_prompts(scene *in, uint32_t *random) {
     in->n = pick(random, 1, MAX_ROWS);
     int shared = pick(random, 0, 3) == 0 ? 0 : pick(random, 0, 120);
     int32_t common[120];
-    for (int i = 0; i < shared; i++)
-        common[i] = pick(random, -20, 400);
+    for (int i = 0; i < shared; i++) common[i] = pick(random, -20, 400);
     for (int r = 0; r < in->n; r++) {
         int n = shared + pick(random, 0, 60);
         if (pick(random, 0, 9) == 0) n = pick(random, 1, 20);
         if (n == 0) n = 1;
         int32_t *ids = KT_NEW_ARRAY(&in->arena, int32_t, n);
-        for (int i = 0; i < n; i++)
-            ids[i] = i < shared ? common[i] : pick(random, 0, 3);
+        for (int i = 0; i < n; i++) ids[i] = i < shared ? common[i] : pick(random, 0, 3);
         in->prompts[r] = (kt_prompt){ids, n};
         in->max_new[r] = pick(random, 1, 100);
     }
@@ -61,8 +59,7 @@ static void make_scene(scene *in, uint32_t seed, bool permute) {
         .chunk_segments = pick(&random, 1, 12)};
     if (!permute) return;
     int32_t *order = KT_NEW_ARRAY(&in->arena, int32_t, in->limits.pages);
-    for (int32_t i = 0; i < in->limits.pages; i++)
-        order[i] = i;
+    for (int32_t i = 0; i < in->limits.pages; i++) order[i] = i;
     for (int i = (int)in->limits.pages - 1; i > 0; i--) {
         int j = pick(&random, 0, i);
         int32_t t = order[i];
@@ -101,7 +98,7 @@ static void append(const scene *in, cache *to, const int32_t *segment, const int
     int row = segment[0];
     for (int i = 0; i < segment[2]; i++) {
         int64_t position = segment[1] + i;
-        int32_t page = page_of(in, row, position);
+        int64_t page = page_of(in, row, position);
         assert_in_range(page, 0, in->limits.pages - 1);
         assert_true(to->owner[page] == 0 || to->owner[page] == row + 1);
         to->owner[page] = row + 1;
@@ -112,7 +109,7 @@ static void append(const scene *in, cache *to, const int32_t *segment, const int
 
 static void check_sees(const scene *in, const cache *from, int row, int64_t positions) {
     for (int64_t p = 0; p < positions; p++) {
-        int32_t page = page_of(in, row, p);
+        int64_t page = page_of(in, row, p);
         assert_int_equal(from->writes[page * PAGE + p % PAGE], 1);
         assert_int_equal(from->ids[page * PAGE + p % PAGE], in->prompts[row].ids[p]);
     }
@@ -142,7 +139,7 @@ static void check_chunks(scene *in, cache *to) {
 
 static void check_start(const scene *in, const cache *to) {
     for (int r = 0; r < in->limits.rows; r++) {
-        const int32_t *segment = in->rows.segments + 4 * r;
+        const int32_t *segment = in->rows.segments + 4 * (int64_t)r;
         assert_int_equal(segment[0], r);
         assert_int_equal(segment[3], r);
         assert_int_equal(in->rows.made[r], 0);
@@ -169,8 +166,7 @@ static void check_decode(const scene *in, cache *to) {
             append(in, to, segment, &in->rows.next[r]);
         }
     }
-    for (int64_t i = 0; i < in->limits.pages * PAGE; i++)
-        assert_true(to->writes[i] <= 1);
+    for (int64_t i = 0; i < in->limits.pages * PAGE; i++) assert_true(to->writes[i] <= 1);
 }
 
 // The prefix is the longest one in whole pages that leaves a token of each row.
@@ -195,19 +191,16 @@ static void check_scene(uint32_t seed, bool permute) {
     check_start(&in, &to);
     check_decode(&in, &to);
     int64_t total = 0;
-    for (int64_t c = 0; c < in.rows.n_chunks; c++)
-        total += in.rows.chunks[c].n;
+    for (int64_t c = 0; c < in.rows.n_chunks; c++) total += in.rows.chunks[c].n;
     int64_t wanted = in.rows.prefix;
-    for (int r = 0; r < in.n; r++)
-        wanted += in.prompts[r].n - 1 - in.rows.prefix;
+    for (int r = 0; r < in.n; r++) wanted += in.prompts[r].n - 1 - in.rows.prefix;
     assert_int_equal(total, wanted); // the prefix once, each other token once
     kt_arena_deinit(&in.arena);
 }
 
 static void random_prompts_are_planned_right(void **state) {
     (void)state;
-    for (uint32_t seed = 0; seed < 3000; seed++)
-        check_scene(seed, seed % 2 == 1);
+    for (uint32_t seed = 0; seed < 3000; seed++) check_scene(seed, seed % 2 == 1);
 }
 
 // ---- chosen cases
