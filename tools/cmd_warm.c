@@ -71,6 +71,8 @@ static kt_status warm_plan(warm *w, const kt_plan *plan, int arch, kt_err *err) 
     KT_TRY(kt_cuda_requests(&w->arena, plan, arch, &requests, err));
     kt_compile_result *results = KT_NEW_ARRAY(&w->arena, kt_compile_result, plan->n_builds + 1);
     KT_TRY(kt_compile(w->compiler, requests, plan->n_builds, results, err));
+    for (int i = 0; i < plan->n_builds; i++)
+        KT_TRY(kt_cuda_check_build(&w->arena, &plan->builds[i], results[i].info, err));
     w->n_kernels += plan->n_builds;
     return export_path ? add_items(w, requests, results, plan->n_builds) : KT_OK;
 }

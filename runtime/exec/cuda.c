@@ -553,6 +553,8 @@ static kt_status load_builds(cuda *c, kt_err *err) {
         c->times.n_packed += results[i].from == KT_COMPILE_FROM_PACK;
     }
     for (int i = 0; i < plan->n_builds; i++)
+        KT_TRY(kt_cuda_check_build(c->arena, &plan->builds[i], results[i].info, err));
+    for (int i = 0; i < plan->n_builds; i++)
         KT_TRY(load_module(c, i, &requests[i], &results[i], err));
     c->times.load_modules_ms = kt_os_now_ms() - start - c->times.compile_ms;
     return KT_OK;

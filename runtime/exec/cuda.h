@@ -33,4 +33,9 @@ kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err) KT_MUST_CHECK
 kt_status kt_cuda_requests(kt_arena *arena, const kt_plan *plan, int arch, kt_compile_request **out,
     kt_err *err) KT_MUST_CHECK;
 
+// Compares a compiled build's kernels with what its manifest says they take. Errors: EOP naming
+// kernel, parameter and both sizes. Needs no GPU.
+kt_status kt_cuda_check_build(
+    kt_arena *arena, const kt_build *build, const kt_cubin *cubin, kt_err *err) KT_MUST_CHECK;
+
 #endif

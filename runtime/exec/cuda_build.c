@@ -44,3 +44,40 @@ kt_status kt_cuda_requests(
     }
     return KT_OK;
 }
+
+static kt_status check_kernel(
+    kt_arena *arena, const kt_build *build, const kt_cubin *cubin, const char *name, kt_err *err) {
+    const kt_cubin_kernel *kernel = kt_cubin_find(cubin, name);
+    if (!kernel)
+        return KT_FAIL(err, KT_EOP, "the CUDA source of op '%.*s' has no kernel '%s'",
+            KT_STR_ARG(build->op->name), name);
+    int n = 0;
+    const kt_arg *args = kt_op_args(arena, build->op, build->variant, &n);
+    for (int i = 0; i < n && i < kernel->n_params; i++)
+        if ((uint32_t)args[i].bytes != kernel->params[i].size)
+            return KT_FAIL(err, KT_EOP,
+                "kernel '%s' takes %u bytes as parameter %d, the manifest says '%.*s' of %d bytes",
+                name, kernel->params[i].size, i, KT_STR_ARG(args[i].name), args[i].bytes);
+    if (n > kernel->n_params)
+        return KT_FAIL(err, KT_EOP,
+            "kernel '%s' takes %d parameters, the manifest says %d: '%.*s' is too many", name,
+            kernel->n_params, n, KT_STR_ARG(args[kernel->n_params].name));
+    if (n < kernel->n_params)
+        return KT_FAIL(err, KT_EOP, "kernel '%s' takes %d parameters, the manifest says %d", name,
+            kernel->n_params, n);
+    return KT_OK;
+}
+
+kt_status kt_cuda_check_build(
+    kt_arena *arena, const kt_build *build, const kt_cubin *cubin, kt_err *err) {
+    for (int i = 0; i < build->variant->n_launches; i++) {
+        char *name =
+            kt_op_kernel_name(arena, build->op, build->variant, &build->variant->launches[i]);
+        kt_status status = check_kernel(arena, build, cubin, name, err);
+        if (status == KT_OK) continue;
+        kt_err_note(err, "in '%s'; 'kotaro ops show %.*s' prints the prototype", build->op->folder,
+            KT_STR_ARG(build->op->name));
+        return status;
+    }
+    return KT_OK;
+}
