@@ -11,8 +11,8 @@
 // With KT_STB_ONLY defined, stb_image is the whole decoder: no libjpeg, libpng, libwebp or libexif.
 // Its JPEG bytes differ from Pillow's by a few units, it lets some damaged files pass, WebP is
 // refused, and orientation is 1. For pictures from people you trust: version 2.27 (Debian 12)
-// writes past its tables on a damaged JPEG (fixed in 2.28; fuzz_image finds it in seconds). Without
-// it, stb_image sees BMP, GIF, TGA and PSD alone.
+// writes past its tables on a damaged JPEG (later versions check; fuzz_image finds it in seconds).
+// Without it, stb_image sees BMP, GIF, TGA and PSD alone.
 //
 // The size is known and checked before memory for pixels is allocated. A kt_image owns its pixels
 // (heap); a zeroed one is empty. Any thread; one kt_image per thread.
