@@ -47,8 +47,8 @@ static kt_status check_row(const planner *in, int row) {
     if (prompt + fresh > in->limits->context) {
         return KT_FAIL(in->err, KT_EPROMPT,
             "prompt %d of %d has %" PRId64 " tokens and may make %" PRId64
-            " more, but the context is %" PRId64
-            "; shorten the texts, set a lower max_new or a higher context",
+            " more, but the model takes %" PRId64
+            " in all; shorten the texts or set a lower max_new",
             row + 1, in->n, prompt, fresh, in->limits->context);
     }
     int64_t pages = pages_for(prompt + fresh, in->limits->page_tokens);

@@ -37,6 +37,7 @@ typedef struct reader {
     kt_tokenizer *out;
     kt_arena *tmp;
     const char *name;
+    const kt_json *vocab;
     bool byte_level; // the pre-tokenizer maps bytes
     kt_err *err;
 } reader;
@@ -205,6 +206,11 @@ static kt_status enter_added(reader *in, const kt_added *added) {
             KT_STR_ARG(added->text), (int)added->id, KT_STR_ARG(*bytes));
     }
     int64_t before;
+    if (kt_json_get_int(kt_json_find(in->vocab, added->text), &before) && before != added->id) {
+        return KT_FAIL(in->err, KT_EFORMAT,
+            "%s: added token '%.*s' has the id %d, but %" PRId64 " in model.vocab", in->name,
+            KT_STR_ARG(added->text), (int)added->id, before);
+    }
     if (kt_table_find(&out->added_by_text, added->text, &before)) {
         return KT_FAIL(in->err, KT_EFORMAT, "%s: added token '%.*s' is there twice", in->name,
             KT_STR_ARG(added->text));
@@ -251,6 +257,7 @@ static kt_status read_all(reader *in, const kt_json *root) {
     KT_TRY(read_normalizer(in, kt_json_find(root, KT_STR("normalizer")), "normalizer"));
     const kt_json *pre = kt_json_find(root, KT_STR("pre_tokenizer"));
     KT_TRY(kt_bpe_open(&in->out->arena, model, in->name, &in->out->bpe, in->err));
+    in->vocab = kt_json_find(model, KT_STR("vocab"));
     KT_TRY(read_pre_tokenizer(in, pre, "pre_tokenizer"));
     if (!in->byte_level) {
         return KT_FAIL(in->err, KT_EFORMAT,
@@ -270,7 +277,7 @@ kt_status kt_tokenizer_parse(kt_str json, const char *name, kt_tokenizer **out, 
     kt_arena tmp = {0};
     kt_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
     if (tokenizer == NULL) kt_out_of_memory(sizeof *tokenizer);
-    reader in = {tokenizer, &tmp, name, false, err};
+    reader in = {.out = tokenizer, .tmp = &tmp, .name = name, .err = err};
     const kt_json *root;
     kt_status status = kt_json_parse(&tmp, json, name, limits, &root, err);
     if (status == KT_OK) status = read_all(&in, root);
@@ -284,6 +291,12 @@ kt_status kt_tokenizer_parse(kt_str json, const char *name, kt_tokenizer **out, 
 
 kt_status kt_tokenizer_open(const char *path, kt_tokenizer **out, kt_err *err) {
     enum { MAX_BYTES = 256 << 20 };
+    if (kt_str_ends(kt_str_from(path), KT_STR(".model"))) {
+        return KT_FAIL(err, KT_EFORMAT,
+            "'%s': SentencePiece models are not read; save a tokenizer.json with AutoTokenizer of "
+            "the Python library transformers (save_pretrained)",
+            path);
+    }
     kt_arena tmp = {0};
     kt_str text;
     kt_status status = kt_file_read(&tmp, path, MAX_BYTES, &text, err);

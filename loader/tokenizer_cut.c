@@ -12,7 +12,7 @@ struct kt_cutter {
 
 // Limits of one match: far above what a tokenizer's pattern needs, far below what hangs a program.
 enum {
-    MATCH_LIMIT = 50 * 1000 * 1000,
+    MATCH_LIMIT = 10 * 1000 * 1000,
     HEAP_LIMIT_KIB = 256 * 1024,
     STACK_MIN = 32 << 10,
     STACK_MAX = 4 << 20

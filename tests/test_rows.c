@@ -286,8 +286,8 @@ static void what_does_not_fit_is_refused_with_numbers(void **state) {
     kt_rows_limits limits = usual();
     limits.context = 60;
     expect_refusal(limits, 2, 21,
-        "prompt 1 of 2 has 40 tokens and may make 21 more, but the context is 60; shorten the "
-        "texts, set a lower max_new or a higher context");
+        "prompt 1 of 2 has 40 tokens and may make 21 more, but the model takes 60 in all; shorten "
+        "the texts or set a lower max_new");
     limits = usual();
     limits.width = 3;
     expect_refusal(limits, 1, 9,

@@ -157,8 +157,7 @@ static void zones_decide_where_special_tokens_are(void **state) {
     kt_err err = {0};
     assert_int_equal(kt_tokenizer_encode_zones(small, &arena, text, zones, 4, &ids, &err), KT_OK);
     int found = 0;
-    for (size_t i = 0; i < ids.n; i++)
-        found += kt_tokenizer_is_special(small, ids.at[i]) ? 1 : 0;
+    for (size_t i = 0; i < ids.n; i++) found += kt_tokenizer_is_special(small, ids.at[i]) ? 1 : 0;
     assert_int_equal(found, 2); // the last one crosses from one allowed zone to the next
     assert_int_equal(ids.at[0], id_of("<|im_start|>"));
     assert_int_equal(ids.at[ids.n - 2], id_of("<|im_end|>"));
@@ -235,8 +234,7 @@ static void long_pieces_take_no_square_time(void **state) {
         "a", "ab", "\xE3\x81\xAE", " ", "\n", "<", "<|im_end|>", "e\xCC\x81"};
     for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         kt_buf text = {0};
-        while (text.n < N)
-            kt_buf_printf(&text, "%s", kinds[k]);
+        while (text.n < N) kt_buf_printf(&text, "%s", kinds[k]);
         kt_arena arena = {0};
         double before = kt_os_now_ms();
         kt_ids ids = encode(&arena, text.at, true);
@@ -323,6 +321,8 @@ static void damaged_files_are_refused(void **state) {
         {"{" PRE "," MODEL
          ",\"added_tokens\":[{\"id\":7,\"content\":\"x\"},{\"id\":8,\"content\":\"x\"}]}",
             "twice"},
+        {"{" PRE "," MODEL ",\"added_tokens\":[{\"id\":7,\"content\":\"ab\"}]}",
+            "but 2 in model.vocab"},
         {"{" PRE "," MODEL ",\"added_tokens\":{}}", "added_tokens is an object"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -347,6 +347,33 @@ static void a_byte_without_a_token_is_refused(void **state) {
     kt_tokenizer_close(tokenizer);
 }
 
+// (a|aa)+[bc] takes exponential time on a run of a.
+static void a_pattern_that_would_hang_is_stopped(void **state) {
+    (void)state;
+    kt_tokenizer *tokenizer = NULL;
+    kt_err err = {0};
+    kt_str json = KT_STR(SPLIT("{\"Regex\":\"(?:a|aa)+[bc]\"}", "\"Isolated\""));
+    assert_int_equal(kt_tokenizer_parse(json, "t.json", &tokenizer, &err), KT_OK);
+    kt_arena arena = {0};
+    char text[101] = {0};
+    memset(text, 'a', 100);
+    kt_ids ids = {0};
+    assert_int_equal(
+        kt_tokenizer_encode(tokenizer, &arena, kt_str_from(text), true, &ids, &err), KT_EPROMPT);
+    assert_non_null(strstr(err.text, "cannot be cut into pieces at byte 0"));
+    kt_arena_deinit(&arena);
+    kt_tokenizer_close(tokenizer);
+}
+
+static void a_sentencepiece_model_is_refused(void **state) {
+    (void)state;
+    kt_tokenizer *tokenizer = NULL;
+    kt_err err = {0};
+    assert_int_equal(kt_tokenizer_open("m/tokenizer.model", &tokenizer, &err), KT_EFORMAT);
+    assert_non_null(strstr(err.text, "save a tokenizer.json"));
+    assert_int_equal(kt_tokenizer_open("m/tokenizer.json", &tokenizer, &err), KT_EFILE);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_goldens_agree),
@@ -360,6 +387,8 @@ int main(void) {
         cmocka_unit_test(too_long_a_text_is_refused),
         cmocka_unit_test(damaged_files_are_refused),
         cmocka_unit_test(a_byte_without_a_token_is_refused),
+        cmocka_unit_test(a_pattern_that_would_hang_is_stopped),
+        cmocka_unit_test(a_sentencepiece_model_is_refused),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, open_small, close_small);
 }
