@@ -103,7 +103,7 @@ static kt_status open_compiler(kt_compiler **out, kt_err *err) {
 }
 
 static int write_pack(const char *path) {
-    kt_compiler *compiler;
+    kt_compiler *compiler = NULL;
     kt_err err;
     kt_arena arena = {0};
     kt_pack_item items[N_ARCHS];
@@ -119,6 +119,8 @@ static int write_pack(const char *path) {
             items[i] = (kt_pack_item){kt_cache_key(&inputs), {result.cubin, *result.info}};
     }
     if (status == KT_OK) status = kt_pack_write(path, "test", items, N_ARCHS, &err);
+    kt_compiler_close(compiler);
+    kt_arena_deinit(&arena);
     if (status != KT_OK) (void)printf("%s\n", err.text);
     return status == KT_OK ? 0 : 1;
 }
