@@ -1,4 +1,5 @@
 // Kernel of ops/rope/op.yaml.
+#include "rotary.cuh"
 #include "segments.cuh"
 
 // A block owns a token; its threads first make the sines and cosines of the position, then turn the
@@ -10,13 +11,9 @@ extern "C" __global__ void __launch_bounds__(128) kt_rope_block_per_token(
     const int32_t token = (int32_t)blockIdx.x;
     if (token >= n) return;
     kt_place place = kt_segment_find(segments, g, token);
-    const float position = (float)(place.row < 0 ? 0 : place.position);
-    for (int32_t j = (int32_t)threadIdx.x; j < half; j += 128) {
-        float sine, cosine;
-        kt_sin_cos(position / kt_pow(theta, (float)(2 * j) / KT_HD), &sine, &cosine);
-        turn[j] = cosine;
-        turn[half + j] = sine;
-    }
+    const int32_t position = place.row < 0 ? 0 : place.position;
+    for (int32_t j = (int32_t)threadIdx.x; j < half; j += 128)
+        kt_rotary<half>(position, j, theta, &turn[j], &turn[half + j]);
     kt_sync();
     for (int32_t i = (int32_t)threadIdx.x; i < KT_M / 2; i += 128) {
         int32_t head = i / half, j = i % half;

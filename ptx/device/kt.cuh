@@ -162,21 +162,27 @@ static __device__ __forceinline__ constexpr int64_t kt_align_up(int64_t a, int64
     return (a + b - 1) / b * b;
 }
 
-// Sine and cosine to about 1e-7 for |v| up to 2^18, more slowly worse beyond. (The library's own need
-// a stack frame for far larger arguments.)
-KT_DEVICE void kt_sin_cos(float v, float *sine, float *cosine) {
-    float n = rintf(v * 0.636619772f); // quarter turns; pi / 2 in three parts
-    float r = kt_fma(n, -1.57079625e+0f, v);
-    r = kt_fma(n, -7.54978942e-8f, r);
-    r = kt_fma(n, -5.39030253e-15f, r);
+// Sine and cosine of r + quarter * pi / 2, |r| up to pi / 4, to about 1e-7.
+KT_DEVICE void kt_sin_cos_quarter(float r, int32_t quarter, float *sine, float *cosine) {
     float q = r * r;
     float s = kt_fma(kt_fma(kt_fma(-1.95152959e-4f, q, 8.33216087e-3f), q, -1.66666546e-1f), q * r, r);
     float c = kt_fma(kt_fma(kt_fma(2.44331571e-5f, q, -1.38873162e-3f), q, 4.16666456e-2f), q * q,
         kt_fma(-0.5f, q, 1.0f));
-    int32_t quarter = (int32_t)n;
     float a = quarter & 1 ? c : s, b = quarter & 1 ? s : c;
     *sine = quarter & 2 ? -a : a;
     *cosine = (quarter + 1) & 2 ? -b : b;
+}
+// Of v, |v| up to 2^18. (The library's own need a stack frame, for far larger arguments.)
+KT_DEVICE void kt_sin_cos(float v, float *sine, float *cosine) {
+    float n = kt_round(v * 0.636619772f); // quarter turns; pi / 2 in three parts
+    float r = kt_fma(n, -1.57079625e+0f, v);
+    r = kt_fma(n, -7.54978942e-8f, r);
+    r = kt_fma(n, -5.39030253e-15f, r);
+    kt_sin_cos_quarter(r, (int32_t)n, sine, cosine);
+}
+KT_DEVICE void kt_sin_cos(double v, float *sine, float *cosine) {
+    double n = rint(v * 0.63661977236758134);
+    kt_sin_cos_quarter((float)(v - n * 1.5707963267948966), (int32_t)n, sine, cosine);
 }
 
 #endif
