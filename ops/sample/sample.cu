@@ -9,7 +9,7 @@ enum { THREADS = 1024, WARPS = 32, BINS = 2048, LISTED = 4096 };
 
 static constexpr float MOST = 3.402823466e+38f; // largest finite f32
 
-KT_DEVICE float clamp(float v) { return kt_min(kt_max(v, -MOST), MOST); } // NaN gives -MOST
+KT_DEVICE float clamp(float v) { return kt_min(kt_max(v, -MOST), MOST); }
 
 // An integer with the order of the numbers; both zeros are one.
 KT_DEVICE uint32_t to_key(float v) {
@@ -255,9 +255,11 @@ extern "C" __global__ void __launch_bounds__(1024) kt_sample_block_per_row(int32
 
     uint32_t top = 0;
     for (int32_t i = (int32_t)threadIdx.x; i < KT_V; i += THREADS) {
-        float x = clamp(logits[i]);
+        float x = logits[i];
+        if (x != x) x = -MOST;
         if (seen[i / 32] >> (i % 32) & 1)
-            x = clamp(x > 0 ? kt_div(x, repetition_penalty) : kt_mul(x, repetition_penalty));
+            x = x > 0 ? kt_div(x, repetition_penalty) : kt_mul(x, repetition_penalty);
+        x = clamp(x);
         if (temperature > 0) x = clamp(kt_div(x, temperature));
         keys[i] = to_key(x);
         top = keys[i] > top ? keys[i] : top;
