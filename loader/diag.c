@@ -73,11 +73,9 @@ static const char *format(kt_arena *arena, const char *fmt, va_list args) {
     bool cut = n > MESSAGE_BYTES;
     if (cut) {
         n = MESSAGE_BYTES;
-        while (n > 0 && ((unsigned char)buf.at[n] & 0xc0U) == 0x80U)
-            n--;
+        while (n > 0 && ((unsigned char)buf.at[n] & 0xc0U) == 0x80U) n--;
     }
-    for (size_t i = 0; i < n; i++)
-        buf.at[i] = printable(buf.at[i]);
+    for (size_t i = 0; i < n; i++) buf.at[i] = printable(buf.at[i]);
     const char *out = kt_arena_printf(arena, "%.*s%s", (int)n, buf.at, cut ? " ..." : "");
     kt_buf_deinit(&buf);
     return out;
@@ -141,8 +139,7 @@ static int compare_names(const void *a, const void *b) {
 
 static void list_names(kt_diag *diag, const kt_str *known, size_t n, kt_buf *out) {
     kt_str *sorted = KT_NEW_ARRAY(diag->arena, kt_str, n);
-    for (size_t i = 0; i < n; i++)
-        sorted[i] = known[i];
+    for (size_t i = 0; i < n; i++) sorted[i] = known[i];
     qsort(sorted, n, sizeof *sorted, compare_names);
     size_t shown = 0, left = 0;
     for (size_t i = 0; i < n; i++) {
@@ -202,8 +199,7 @@ static bool is_repeat(const kt_diag_entry *a, const kt_diag_entry *b) {
 // Bytes of the character at text[i]; the text was checked to be UTF-8, or is cut off safely.
 static size_t char_bytes(kt_str text, size_t i) {
     size_t end = i + 1;
-    while (end < text.n && ((unsigned char)text.at[end] & 0xc0U) == 0x80U)
-        end++;
+    while (end < text.n && ((unsigned char)text.at[end] & 0xc0U) == 0x80U) end++;
     return end - i;
 }
 
@@ -230,8 +226,7 @@ static kt_str line_text(kt_place at) {
     if (at.line < 1 || at.line > source->n_lines) return KT_STR("");
     size_t from = source->line_starts[at.line - 1];
     size_t to = at.line == source->n_lines ? source->text.n : source->line_starts[at.line];
-    while (to > from && (source->text.at[to - 1] == '\n' || source->text.at[to - 1] == '\r'))
-        to--;
+    while (to > from && (source->text.at[to - 1] == '\n' || source->text.at[to - 1] == '\r')) to--;
     return kt_str_slice(source->text, from, to);
 }
 
@@ -287,8 +282,7 @@ static void print_entry(const kt_diag_entry *entry, kt_buf *out) {
 void kt_diag_print(const kt_diag *diag, kt_buf *out) {
     size_t n = diag->entries.n;
     const kt_diag_entry **sorted = KT_NEW_ARRAY(diag->arena, const kt_diag_entry *, n);
-    for (size_t i = 0; i < n; i++)
-        sorted[i] = &diag->entries.at[i];
+    for (size_t i = 0; i < n; i++) sorted[i] = &diag->entries.at[i];
     qsort(sorted, n, sizeof *sorted, compare_entries);
     int shown[2] = {0, 0}, repeats[2] = {0, 0};
     for (size_t i = 0; i < n; i++) {

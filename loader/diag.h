@@ -19,8 +19,8 @@ typedef struct kt_source {
     int n_lines;
 } kt_source;
 
-// A place in a file. line and col count from 1; col and width count characters. source NULL: nowhere
-// (a default, the command line).
+// A place in a file. line and col count from 1; col and width count characters. source NULL:
+// nowhere (a default, the command line).
 typedef struct kt_place {
     const kt_source *source;
     int line, col, width;
@@ -49,7 +49,7 @@ typedef enum kt_rule {
 #define KT_RULE_ENUM(code, name, text) KT_RULE_##code,
     KT_RULE_LIST(KT_RULE_ENUM)
 #undef KT_RULE_ENUM
-    KT_RULE_COUNT
+        KT_RULE_COUNT
 } kt_rule;
 
 typedef enum kt_severity { KT_SEVERITY_ERROR, KT_SEVERITY_WARNING } kt_severity;
@@ -69,13 +69,16 @@ typedef struct kt_diag {
 } kt_diag;
 
 void kt_diag_init(kt_diag *diag, kt_arena *arena);
-// Adds an error; later notes go to it. Returns false, so that a parser may `return kt_diag_error(...)`.
+// Adds an error; later notes go to it. Returns false, so that a parser may `return
+// kt_diag_error(...)`.
 bool kt_diag_error(kt_diag *diag, kt_rule rule, kt_place at, const char *fmt, ...) KT_PRINTF(4, 5);
-void kt_diag_warning(kt_diag *diag, kt_rule rule, kt_place at, const char *fmt, ...) KT_PRINTF(4, 5);
+void kt_diag_warning(kt_diag *diag, kt_rule rule, kt_place at, const char *fmt, ...)
+    KT_PRINTF(4, 5);
 // A note to the last entry. The second form ends in ", at file:line:col".
 void kt_diag_note(kt_diag *diag, const char *fmt, ...) KT_PRINTF(2, 3);
 void kt_diag_note_at(kt_diag *diag, kt_place at, const char *fmt, ...) KT_PRINTF(3, 4);
-// "did you mean 'a' or 'b'?" if something is near; with `list`, "expected one of: ..." (sorted, at most 20) too.
+// "did you mean 'a' or 'b'?" if something is near; with `list`, "expected one of: ..." (sorted, at
+// most 20) too.
 void kt_diag_near(kt_diag *diag, kt_str name, const kt_str *known, size_t n, bool list);
 // Prints all, sorted by file and place, without repeats, at most 20 errors ("and 7 more").
 void kt_diag_print(const kt_diag *diag, kt_buf *out);

@@ -91,18 +91,15 @@ static kt_place part(const parser *p, size_t from, size_t to) {
 }
 
 static size_t scan_number(kt_str s, size_t i) {
-    while (i < s.n && is_digit(s.at[i]))
-        i++;
+    while (i < s.n && is_digit(s.at[i])) i++;
     if (i < s.n && s.at[i] == '.') {
-        for (i++; i < s.n && is_digit(s.at[i]);)
-            i++;
+        for (i++; i < s.n && is_digit(s.at[i]);) i++;
     }
     if (i >= s.n || (s.at[i] != 'e' && s.at[i] != 'E')) return i;
     size_t digits = i + 1;
     if (digits < s.n && (s.at[digits] == '-' || s.at[digits] == '+')) digits++;
     if (digits >= s.n || !is_digit(s.at[digits])) return i;
-    while (digits < s.n && is_digit(s.at[digits]))
-        digits++;
+    while (digits < s.n && is_digit(s.at[digits])) digits++;
     return digits;
 }
 
@@ -124,8 +121,7 @@ static void refuse_character(parser *p, size_t i) {
     p->failed = true;
     kt_str rest = kt_str_slice(p->text, i, p->text.n);
     size_t n = 1;
-    while (n < rest.n && ((unsigned char)rest.at[n] & 0xc0U) == 0x80U)
-        n++;
+    while (n < rest.n && ((unsigned char)rest.at[n] & 0xc0U) == 0x80U) n++;
     const char *help = NULL;
     for (size_t k = 0; k < sizeof foreign / sizeof foreign[0] && help == NULL; k++) {
         if (!kt_str_starts(rest, kt_str_from(foreign[k].text))) continue;
@@ -140,8 +136,7 @@ static void refuse_character(parser *p, size_t i) {
 static void next(parser *p) {
     kt_str s = p->text;
     size_t i = p->now.to;
-    while (i < s.n && is_blank(s.at[i]))
-        i++;
+    while (i < s.n && is_blank(s.at[i])) i++;
     p->now = (token){TOKEN_END, {s.at + i, 0}, i, i};
     if (i == s.n || p->failed) return;
     size_t to;
@@ -211,8 +206,7 @@ static int parse_number(parser *p) {
     token t = p->now;
     kt_term out = {.op = KT_CODE_NUMBER, .arg = {-1, -1, -1}, .from = t.from, .to = t.to};
     bool whole = true;
-    for (size_t i = 0; i < t.text.n; i++)
-        whole = whole && is_digit(t.text.at[i]);
+    for (size_t i = 0; i < t.text.n; i++) whole = whole && is_digit(t.text.at[i]);
     double real;
     if (whole && kt_str_to_i64(t.text, &out.value.i)) {
         out.value = kt_value_int(out.value.i);
@@ -229,10 +223,8 @@ static int parse_number(parser *p) {
 
 static void near_functions(parser *p, kt_str name) {
     kt_str known[N_FUNCTIONS + N_LOOKUPS];
-    for (size_t i = 0; i < N_FUNCTIONS; i++)
-        known[i] = kt_str_from(functions[i].name);
-    for (size_t i = 0; i < N_LOOKUPS; i++)
-        known[N_FUNCTIONS + i] = kt_str_from(lookups[i]);
+    for (size_t i = 0; i < N_FUNCTIONS; i++) known[i] = kt_str_from(functions[i].name);
+    for (size_t i = 0; i < N_LOOKUPS; i++) known[N_FUNCTIONS + i] = kt_str_from(lookups[i]);
     kt_diag_near(p->diag, name, known, N_FUNCTIONS + N_LOOKUPS, true);
 }
 
@@ -265,8 +257,7 @@ static int join_arguments(
     parser *p, const function_row *row, const int *args, int n, kt_term base) {
     base.op = row->op;
     if (row->most == row->least) {
-        for (int i = 0; i < 3; i++)
-            base.arg[i] = i < n ? args[i] : -1;
+        for (int i = 0; i < 3; i++) base.arg[i] = i < n ? args[i] : -1;
         return add_term(p, base);
     }
     int at = args[0];

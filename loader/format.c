@@ -169,7 +169,7 @@ static void check_name(void *ctx, kt_str name, kt_place at) {
     for (size_t i = 0; i < n; i++) {
         if (kt_str_eq(known[i], name)) return;
     }
-    kt_diag_error(check->r->diag, KT_RULE_NAME, at, "unknown name '%.*s' in %s", KT_STR_ARG(name),
+    kt_diag_error(check->r->diag, KT_RULE_EXPR, at, "unknown name '%.*s' in %s", KT_STR_ARG(name),
         check->what);
     if (n > 0) {
         kt_diag_near(check->r->diag, name, known, n, true);

@@ -72,14 +72,14 @@ static void check_name(void *ctx, kt_str name, kt_place at) {
         if (kt_str_eq(name, check->names.at[i])) return;
     }
     check->r->names_known = false;
-    kt_diag_error(check->r->diag, KT_RULE_NAME, at, "unknown name '%.*s' in %s", KT_STR_ARG(name),
+    kt_diag_error(check->r->diag, KT_RULE_EXPR, at, "unknown name '%.*s' in %s", KT_STR_ARG(name),
         check->what);
     kt_diag_near(check->r->diag, name, check->names.at, check->names.n, true);
 }
 
 void kt_op_check_names(kt_op_reader *r, const kt_expr *expr, kt_op_names names, const char *what) {
     name_check check = {r, names, what};
-    if (expr != NULL) kt_expr_names(expr, check_name, &check);
+    if (expr != NULL && r->dims_known) kt_expr_names(expr, check_name, &check);
 }
 
 kt_op_names kt_op_known(kt_op_reader *r, const kt_variant *variant, bool device) {
@@ -88,10 +88,8 @@ kt_op_names kt_op_known(kt_op_reader *r, const kt_variant *variant, bool device)
     size_t n = 0, n_tunes = variant == NULL ? 0 : (size_t)variant->n_tunes;
     kt_str *names =
         KT_NEW_ARRAY(r->arena, kt_str, (size_t)op->n_dims + n_tunes + COUNT(device_names));
-    for (int i = 0; i < op->n_dims; i++)
-        names[n++] = op->dims[i].name;
-    for (size_t i = 0; i < n_tunes; i++)
-        names[n++] = variant->tunes[i].name;
+    for (int i = 0; i < op->n_dims; i++) names[n++] = op->dims[i].name;
+    for (size_t i = 0; i < n_tunes; i++) names[n++] = variant->tunes[i].name;
     for (size_t i = 0; device && i < COUNT(device_names); i++)
         names[n++] = kt_str_from(device_names[i]);
     return (kt_op_names){names, n};
@@ -104,8 +102,7 @@ static void read_choice(
     kt_dtype dtype;
     if (item->kind != KT_NODE_SCALAR || !kt_dtype_find(item->text, &dtype)) {
         kt_str known[KT_DTYPE_COUNT];
-        for (int i = 0; i < KT_DTYPE_COUNT; i++)
-            known[i] = kt_str_from(kt_dtype_name((kt_dtype)i));
+        for (int i = 0; i < KT_DTYPE_COUNT; i++) known[i] = kt_str_from(kt_dtype_name((kt_dtype)i));
         kt_diag_error(
             r->diag, KT_RULE_TYPE, item->at, "'%.*s' is no element type", KT_STR_ARG(item->text));
         kt_diag_near(r->diag, item->text, known, KT_DTYPE_COUNT, true);
@@ -175,6 +172,8 @@ static bool read_binding(kt_op_reader *r, const kt_pair *pair, kt_op_dim *out) {
 
 static void read_dims(kt_op_reader *r) {
     const kt_node *map = kt_op_section(r, r->root, "dims", KT_NODE_MAP);
+    r->dims_known = map != NULL || kt_node_find(r->root, "dims") == NULL;
+    if (!r->dims_known) r->names_known = false;
     if (map == NULL) return;
     kt_op_dim *dims = KT_NEW_ARRAY(r->arena, kt_op_dim, map->n);
     r->op->dims = dims;
@@ -278,8 +277,7 @@ static int read_ports(kt_op_reader *r, const char *key, kt_port_kind kind, kt_op
     const kt_node *map = kt_op_section(r, r->root, key, KT_NODE_MAP);
     if (map == NULL) return 0;
     kt_str *vars = KT_NEW_ARRAY(r->arena, kt_str, r->op->n_typevars);
-    for (int i = 0; i < r->op->n_typevars; i++)
-        vars[i] = r->op->typevars[i].name;
+    for (int i = 0; i < r->op->n_typevars; i++) vars[i] = r->op->typevars[i].name;
     int before = r->op->n_ports;
     for (size_t i = 0; i < map->n; i++) {
         const kt_pair *pair = &map->pairs[i];
@@ -329,7 +327,8 @@ static void read_all_ports(kt_op_reader *r) {
     op->n_inputs = read_ports(r, "inputs", KT_PORT_INPUT, ports);
     op->n_inout = read_ports(r, "inout", KT_PORT_INOUT, ports);
     op->n_outputs = read_ports(r, "outputs", KT_PORT_OUTPUT, ports);
-    if (kt_node_find(r->root, "outputs") == NULL && kt_node_find(r->root, "inout") == NULL)
+    if (r->keys_known && kt_node_find(r->root, "outputs") == NULL &&
+        kt_node_find(r->root, "inout") == NULL)
         kt_diag_error(r->diag, KT_RULE_KEY, op->at,
             "op '%.*s' changes nothing: it has neither 'outputs' nor 'inout'",
             KT_STR_ARG(op->name));
@@ -394,6 +393,7 @@ static void read_prepare(kt_op_reader *r) {
     const kt_node *layout = kt_op_section(r, map, "layout", KT_NODE_SCALAR);
     if (format != NULL) kt_schema_name(format, "a format", r->diag, &r->op->prepare_format);
     if (layout != NULL) kt_schema_name(layout, "a layout", r->diag, &r->op->prepare_layout);
+    r->op->prepare_at = format != NULL ? format->at : r->op->at;
 }
 
 static void read_head(kt_op_reader *r) {
@@ -415,7 +415,7 @@ static void read_head(kt_op_reader *r) {
 }
 
 static void read_contract(kt_op_reader *r) {
-    kt_schema_check(r->root, "an op", op_keys, COUNT(op_keys), false, r->diag);
+    r->keys_known = kt_schema_check(r->root, "an op", op_keys, COUNT(op_keys), false, r->diag);
     read_head(r);
     read_typevars(r);
     read_dims(r);
@@ -431,12 +431,12 @@ static void check_solutions(kt_op_reader *r) {
     kt_op *op = r->op;
     bool body = kt_node_find(r->root, "body") != NULL,
          variants = kt_node_find(r->root, "variants") != NULL;
-    if (!body && !variants) {
+    if (r->keys_known && !body && !variants) {
         kt_diag_error(r->diag, KT_RULE_KEY, op->at, "op '%.*s' has neither a body nor a variant",
             KT_STR_ARG(op->name));
         kt_diag_note(r->diag, "'variants' names its kernels, 'body' makes it of other ops");
     }
-    if (variants && kt_node_find(r->root, "check") == NULL) {
+    if (r->keys_known && variants && kt_node_find(r->root, "check") == NULL) {
         kt_diag_error(r->diag, KT_RULE_KEY, op->at, "op '%.*s' has kernels but no 'check'",
             KT_STR_ARG(op->name));
         kt_diag_note(r->diag, "kernels are tested from the manifest: give 'tolerance' and 'cases'");
@@ -460,7 +460,8 @@ const kt_op *kt_op_open(kt_arena *arena, const char *folder, bool shipped, kt_di
         .op = op,
         .types_known = true,
         .body_known = true,
-        .names_known = true};
+        .names_known = true,
+        .dims_known = true};
     read_contract(&r);
     read_body(&r);
     kt_op_read_variants(&r);

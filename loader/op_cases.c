@@ -21,8 +21,10 @@ enum {
 
 // ---- reading
 
-static void read_tolerances(kt_op_reader *r, const kt_node *map) {
+// false if one is of an unknown type.
+static bool read_tolerances(kt_op_reader *r, const kt_node *map) {
     kt_op_tolerance *tolerances = KT_NEW_ARRAY(r->arena, kt_op_tolerance, map->n);
+    bool known_all = true;
     r->op->tolerances = tolerances;
     for (size_t i = 0; i < map->n; i++) {
         const kt_pair *pair = &map->pairs[i];
@@ -34,6 +36,7 @@ static void read_tolerances(kt_op_reader *r, const kt_node *map) {
             kt_diag_error(r->diag, KT_RULE_TYPE, pair->at, "'%.*s' is no element type",
                 KT_STR_ARG(pair->key));
             kt_diag_near(r->diag, pair->key, known, KT_DTYPE_COUNT, true);
+            known_all = false;
             continue;
         }
         if (!kt_schema_real(pair->value, "a tolerance", r->diag, &now.value)) continue;
@@ -41,6 +44,7 @@ static void read_tolerances(kt_op_reader *r, const kt_node *map) {
             kt_diag_error(r->diag, KT_RULE_VALUE, pair->value->at, "a tolerance is at least 0");
         tolerances[r->op->n_tolerances++] = now;
     }
+    return known_all;
 }
 
 static bool has_tolerance(const kt_op *op, kt_dtype dtype) {
@@ -59,11 +63,9 @@ static void want_tolerance(kt_op_reader *r, const kt_op_port *port, kt_dtype dty
     if (!is_float(dtype) || has_tolerance(r->op, dtype)) return;
     kt_diag_error(
         r->diag, KT_RULE_KEY, at, "'tolerance' has no value for %s", kt_dtype_name(dtype));
-    kt_diag_note_at(
-        r->diag, port->at, "'%.*s' is compared in it; it is declared", KT_STR_ARG(port->name));
+    kt_diag_note_at(r->diag, port->at, "'%.*s' of that type is declared", KT_STR_ARG(port->name));
     kt_op_tolerance *more = KT_NEW_ARRAY(r->arena, kt_op_tolerance, r->op->n_tolerances + 1);
-    for (int i = 0; i < r->op->n_tolerances; i++)
-        more[i] = r->op->tolerances[i];
+    for (int i = 0; i < r->op->n_tolerances; i++) more[i] = r->op->tolerances[i];
     more[r->op->n_tolerances++] = (kt_op_tolerance){.dtype = dtype, .at = at}; // said once
     r->op->tolerances = more;
 }
@@ -95,8 +97,7 @@ static void unknown_generator(kt_op_reader *r, const kt_pair *pair) {
     size_t n = 0;
     known[n++] = KT_STR("tolerance");
     known[n++] = KT_STR("cases");
-    for (int i = 0; i < op->n_inputs + op->n_inout; i++)
-        known[n++] = op->ports[i].name;
+    for (int i = 0; i < op->n_inputs + op->n_inout; i++) known[n++] = op->ports[i].name;
     kt_diag_error(r->diag, KT_RULE_KEY, pair->at, "'%.*s' in 'check' is no input of this op",
         KT_STR_ARG(pair->key));
     kt_diag_near(r->diag, pair->key, known, n, true);
@@ -154,6 +155,7 @@ static bool find_value(const void *ctx, kt_str name, kt_value *out) {
 
 static bool read_case_dim(kt_op_reader *r, const kt_pair *pair, kt_value *dims) {
     int dim = kt_op_dim_find(r->op, pair->key);
+    if (dim < 0 && !r->dims_known) return false;
     if (dim < 0) {
         kt_op_names known = kt_op_known(r, NULL, false);
         kt_diag_error(r->diag, KT_RULE_NAME, pair->at,
@@ -177,8 +179,7 @@ static bool read_case(kt_op_reader *r, const kt_node *map, kt_op_case *out) {
         return kt_diag_error(r->diag, KT_RULE_KEY, map->at,
             "a case is a map of dims such as { n: 4, d: 64 }, got %s", kt_node_kind_name(map));
     bool good = true;
-    for (size_t i = 0; i < map->n; i++)
-        good = read_case_dim(r, &map->pairs[i], dims) && good;
+    for (size_t i = 0; i < map->n; i++) good = read_case_dim(r, &map->pairs[i], dims) && good;
     for (int i = 0; i < r->op->n_dims; i++) {
         if (kt_node_find_str(map, r->op->dims[i].name) != NULL) continue;
         good = kt_diag_error(r->diag, KT_RULE_KEY, map->at, "a case leaves dim '%.*s' open",
@@ -206,8 +207,7 @@ static void add_named_value(void *ctx, kt_str name, kt_place at) {
 // A note with the values of all dims and tune values, and where the case is.
 static void note_symbols(kt_op_reader *r, const case_env *env, kt_place at) {
     kt_buf out = {0};
-    for (int i = 0; i < env->op->n_dims; i++)
-        add_value(env->op->dims[i].name, env->dims[i], &out);
+    for (int i = 0; i < env->op->n_dims; i++) add_value(env->op->dims[i].name, env->dims[i], &out);
     for (int i = 0; env->variant != NULL && i < env->variant->n_tunes; i++) {
         kt_value value;
         if (find_value(env, env->variant->tunes[i].name, &value))
@@ -389,15 +389,13 @@ void kt_op_check_cases(kt_op_reader *r) {
     read_generators(r, map);
     const kt_node *tolerance = kt_op_section(r, map, "tolerance", KT_NODE_MAP);
     const kt_node *cases = kt_op_section(r, map, "cases", KT_NODE_LIST);
-    if (tolerance != NULL) read_tolerances(r, tolerance);
-    if (tolerance != NULL && r->types_known)
+    if (tolerance != NULL && read_tolerances(r, tolerance) && r->types_known)
         check_tolerances(r, kt_node_find(map, "tolerance")->at);
     if (cases != NULL) read_cases(r, cases);
     // With unknown names in the file every case would say them again.
     if (r->names_known) {
         bool shapes = true;
-        for (int i = 0; i < r->op->n_cases; i++)
-            check_case(r, &r->op->cases[i], &shapes);
+        for (int i = 0; i < r->op->n_cases; i++) check_case(r, &r->op->cases[i], &shapes);
         if (r->op->n_cases == (int)(cases == NULL ? 0 : cases->n)) check_variants(r);
     }
 }

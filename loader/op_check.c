@@ -27,8 +27,7 @@ static void mark_expr(use_mark *mark, const kt_expr *expr) {
 
 static void mark_types(use_mark *mark, const kt_op_memory *memory, int n) {
     for (int i = 0; i < n; i++) {
-        for (int k = 0; k < memory[i].type.rank; k++)
-            mark_expr(mark, memory[i].type.axis[k]);
+        for (int k = 0; k < memory[i].type.rank; k++) mark_expr(mark, memory[i].type.axis[k]);
     }
 }
 
@@ -67,10 +66,8 @@ void kt_op_check_dims_used(kt_op_reader *r) {
         for (int k = 0; k < op->ports[i].type.rank; k++)
             mark_expr(&mark, op->ports[i].type.axis[k]);
     }
-    for (int i = 0; i < op->n_require; i++)
-        mark_expr(&mark, op->require[i]);
-    for (int i = 0; i < op->n_variants; i++)
-        mark_variant(&mark, &op->variants[i]);
+    for (int i = 0; i < op->n_require; i++) mark_expr(&mark, op->require[i]);
+    for (int i = 0; i < op->n_variants; i++) mark_variant(&mark, &op->variants[i]);
     mark_body(r, &mark);
     for (int i = 0; i < op->n_dims; i++) {
         if (!mark.used[i])
@@ -91,6 +88,7 @@ typedef struct body_name {
 typedef struct body {
     kt_op_reader *r;
     KT_VEC(body_name) names;
+    bool unknown; // a step uses a name that nothing makes
 } body;
 
 static bool is_member(kt_str whole, kt_str group) {
@@ -108,11 +106,11 @@ static bool use_name(body *b, const kt_ref *ref) {
         found = found || hit;
     }
     if (found) return true;
+    b->unknown = true;
     kt_diag_error(b->r->diag, KT_RULE_NAME, ref->at, "unknown name '%.*s' in the body",
         KT_STR_ARG(ref->text));
     kt_str *known = KT_NEW_ARRAY(b->r->arena, kt_str, b->names.n);
-    for (size_t i = 0; i < b->names.n; i++)
-        known[i] = b->names.at[i].name;
+    for (size_t i = 0; i < b->names.n; i++) known[i] = b->names.at[i].name;
     kt_diag_near(b->r->diag, ref->text, known, b->names.n, true);
     return false;
 }
@@ -142,17 +140,15 @@ static void change_name(body *b, const kt_ref *ref) {
     kt_diag_error(b->r->diag, KT_RULE_STEP, ref->at,
         "'%.*s' is an input of the op, a step cannot change it", KT_STR_ARG(ref->text));
     kt_diag_note_at(b->r->diag, b->r->op->ports[port].at,
-        "what an op changes is declared under 'inout'; it is declared");
+        "what an op changes belongs under 'inout'; this is declared");
 }
 
 static void check_step_values(body *b, const kt_step *step) {
     kt_op_reader *r = b->r;
     kt_op_names dims = kt_op_known(r, NULL, false);
     kt_str *known = KT_NEW_ARRAY(r->arena, kt_str, dims.n + (size_t)r->op->n_params);
-    for (size_t i = 0; i < dims.n; i++)
-        known[i] = dims.at[i];
-    for (int i = 0; i < r->op->n_params; i++)
-        known[dims.n + (size_t)i] = r->op->params[i].name;
+    for (size_t i = 0; i < dims.n; i++) known[i] = dims.at[i];
+    for (int i = 0; i < r->op->n_params; i++) known[dims.n + (size_t)i] = r->op->params[i].name;
     kt_op_names names = {known, dims.n + (size_t)r->op->n_params};
     for (int i = 0; i < step->n_dims; i++)
         kt_op_check_names(
@@ -165,8 +161,7 @@ static void check_step_values(body *b, const kt_step *step) {
         kt_diag_error(
             r->diag, KT_RULE_TYPE, value->at, "'%.*s' is no element type", KT_STR_ARG(value->text));
         kt_str types[KT_DTYPE_COUNT];
-        for (int k = 0; k < KT_DTYPE_COUNT; k++)
-            types[k] = kt_str_from(kt_dtype_name((kt_dtype)k));
+        for (int k = 0; k < KT_DTYPE_COUNT; k++) types[k] = kt_str_from(kt_dtype_name((kt_dtype)k));
         kt_diag_near(r->diag, value->text, types, KT_DTYPE_COUNT, true);
     }
 }
@@ -175,13 +170,10 @@ static void check_step(body *b, const kt_step *step) {
     if (step->op.text.n > 0 && kt_str_eq(step->op.text, b->r->op->name))
         kt_diag_error(b->r->diag, KT_RULE_STEP, step->op.at, "op '%.*s' uses itself in its body",
             KT_STR_ARG(step->op.text));
-    for (int i = 0; i < step->n_in; i++)
-        use_name(b, &step->in[i].name);
-    for (int i = 0; i < step->n_inout; i++)
-        change_name(b, &step->inout[i].name);
+    for (int i = 0; i < step->n_in; i++) use_name(b, &step->in[i].name);
+    for (int i = 0; i < step->n_inout; i++) change_name(b, &step->inout[i].name);
     check_step_values(b, step);
-    for (int i = 0; i < step->n_out; i++)
-        make_name(b, &step->out[i].name);
+    for (int i = 0; i < step->n_out; i++) make_name(b, &step->out[i].name);
 }
 
 static bool names_param(kt_op_reader *r, const kt_step *step, kt_str param) {
@@ -239,14 +231,13 @@ void kt_op_check_body(kt_op_reader *r) {
         body_name name = {port->name, port->at, i, false};
         if (port->kind != KT_PORT_OUTPUT) KT_PUSH(r->arena, &b.names, name);
     }
-    for (int i = 0; i < r->op->n_body; i++)
-        check_step(&b, &r->op->body[i]);
+    for (int i = 0; i < r->op->n_body; i++) check_step(&b, &r->op->body[i]);
     if (!r->body_known) return;
     check_outputs_made(r, &b);
     check_params_used(r);
     for (size_t i = 0; i < b.names.n; i++) {
         const body_name *name = &b.names.at[i];
-        if (name->used) continue;
+        if (name->used || b.unknown) continue;
         kt_diag_error(r->diag, KT_RULE_NAME, name->at,
             name->port < 0 ? "'%.*s' is made in the body and never used"
                            : "'%.*s' is never used in the body",
@@ -282,8 +273,7 @@ static void add_macro(kt_op_reader *r, macro_list *list, macro m) {
         bool together = before->variant < 0 || m.variant < 0 || before->variant == m.variant;
         if (!together || !same_macro(before->name, m.name)) continue;
         char *name = kt_str_z(r->arena, m.name);
-        for (char *c = name; *c != 0; c++)
-            *c = upper(*c);
+        for (char *c = name; *c != 0; c++) *c = upper(*c);
         kt_diag_error(r->diag, KT_RULE_NAME, m.at, "'%.*s' and '%.*s' are both the macro KT_%s",
             KT_STR_ARG(before->name), KT_STR_ARG(m.name), name);
         kt_diag_note_at(r->diag, before->at, "'%.*s' is declared", KT_STR_ARG(before->name));

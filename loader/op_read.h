@@ -16,6 +16,9 @@ typedef struct kt_op_reader {
     bool types_known; // every type of a port could be read
     bool body_known;  // every step of the body could be read
     bool names_known; // no expression uses an unknown name
+    bool dims_known;  // `dims` is a map
+    bool keys_known;  // no key of the manifest is unknown
+    bool layout_bad;  // a layout of the variant at hand names no weight
 } kt_op_reader;
 
 // A set of names that an expression may use, with the words for it.

@@ -133,7 +133,7 @@ static void read_order(kt_op_reader *r, const kt_node *map, kt_op_layout *out) {
         known[i] = kt_str_from(orders[i]);
         if (!kt_str_eq(node->text, known[i])) continue;
         out->order = (kt_order)i;
-        if (out->order != KT_ORDER_PAIRS || out->n_of == 2 || out->n_of == 0) return;
+        if (out->order != KT_ORDER_PAIRS || out->n_of == 2 || r->layout_bad) return;
         kt_diag_error(r->diag, KT_RULE_VALUE, node->at,
             "order 'pairs' takes two weights, layout '%.*s' has %d", KT_STR_ARG(out->name),
             out->n_of);
@@ -186,6 +186,7 @@ static void read_of(kt_op_reader *r, const kt_pair *pair, kt_op_layout *out, boo
         const kt_node *name = names.at[i];
         int port = find_port(r, name->text, KT_PORT_INPUT);
         if (port < 0 || r->op->ports[port].type.base != KT_BASE_LINEAR) {
+            r->layout_bad = true;
             kt_diag_error(r->diag, KT_RULE_NAME, name->at,
                 "layout '%.*s' is of '%.*s', which is no linear input of this op",
                 KT_STR_ARG(out->name), KT_STR_ARG(name->text));
@@ -240,14 +241,16 @@ static void check_weights_laid_out(kt_op_reader *r, const kt_variant *v, const b
         if (port->type.base != KT_BASE_LINEAR || taken[i]) continue;
         kt_diag_error(r->diag, KT_RULE_VARIANT, v->at, "variant '%.*s' names no layout for '%.*s'",
             KT_STR_ARG(v->name), KT_STR_ARG(port->name));
-        kt_diag_note_at(r->diag, port->at,
-            "add it under 'layouts', such as w: { of: %.*s, as: [rows_f16] }; it is declared",
+        kt_diag_note(r->diag,
+            "add it under 'layouts', for instance w: { of: %.*s, as: [rows_f16] }",
             KT_STR_ARG(port->name));
+        kt_diag_note_at(r->diag, port->at, "'%.*s' is declared", KT_STR_ARG(port->name));
     }
 }
 
 static void read_layouts(kt_op_reader *r, const kt_node *map, kt_variant *v) {
     bool *taken = KT_NEW_ARRAY(r->arena, bool, r->op->n_ports);
+    r->layout_bad = false;
     const kt_node *list = kt_op_section(r, map, "layouts", KT_NODE_MAP);
     if (list != NULL) {
         kt_op_layout *layouts = KT_NEW_ARRAY(r->arena, kt_op_layout, list->n);
@@ -258,7 +261,8 @@ static void read_layouts(kt_op_reader *r, const kt_node *map, kt_variant *v) {
         }
     }
     const kt_pair *pair = kt_node_find(map, "layouts");
-    if (pair == NULL || list != NULL) check_weights_laid_out(r, v, taken);
+    bool whole = (pair == NULL || list != NULL) && !r->layout_bad && r->types_known;
+    if (whole) check_weights_laid_out(r, v, taken);
 }
 
 // ---- tuning values, scratch, counters
@@ -267,6 +271,7 @@ static void read_tune(kt_op_reader *r, const kt_pair *pair, kt_op_tune *out) {
     *out = (kt_op_tune){.name = pair->key, .at = pair->at};
     const kt_node *list = pair->value;
     if (list->kind != KT_NODE_LIST || list->n == 0 || list->n > KT_OP_MAX_ENTRIES) {
+        r->names_known = false; // its name has no value
         kt_diag_error(r->diag, KT_RULE_KEY, list->at, "tune value '%.*s' is a list of integers",
             KT_STR_ARG(pair->key));
         kt_diag_note(r->diag, "write %.*s: [4, 2, 8]; the first one is used without tuning data",
@@ -314,8 +319,7 @@ static bool read_memory(
     *out = (kt_op_memory){.name = pair->key};
     if (!kt_op_plain_name(r, pair->key, pair->at, what)) return false;
     kt_str *vars = KT_NEW_ARRAY(r->arena, kt_str, r->op->n_typevars);
-    for (int i = 0; i < r->op->n_typevars; i++)
-        vars[i] = r->op->typevars[i].name;
+    for (int i = 0; i < r->op->n_typevars; i++) vars[i] = r->op->typevars[i].name;
     if (!kt_type_parse(r->arena, pair->value, vars, (size_t)r->op->n_typevars, r->diag, &out->type))
         return false;
     const kt_type *type = &out->type;
@@ -373,8 +377,7 @@ static void read_axes(kt_op_reader *r, const kt_node *map, const char *key, cons
         return;
     }
     kt_schema_check(pair->value, key, axis_keys, COUNT(axis_keys), false, r->diag);
-    for (int i = 0; i < 3; i++)
-        out[i] = read_launch_key(r, pair->value, axis_keys[i].name, v);
+    for (int i = 0; i < 3; i++) out[i] = read_launch_key(r, pair->value, axis_keys[i].name, v);
 }
 
 static void read_launch(

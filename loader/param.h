@@ -30,8 +30,10 @@ typedef struct kt_param {
 } kt_param;
 
 // Reads `{ type: f32, default: 1e-6, min: 0, ... }`.
-bool kt_param_parse(kt_arena *arena, kt_str name, kt_place at, const kt_node *map, kt_diag *diag, kt_param *out);
-// Checks a value's form and range for the parameter (numbers, choices, bools, strings; text, items and image by kind of node).
+bool kt_param_parse(
+    kt_arena *arena, kt_str name, kt_place at, const kt_node *map, kt_diag *diag, kt_param *out);
+// Checks a value's form and range for the parameter (numbers, choices, bools, strings; text, items
+// and image by kind of node).
 bool kt_param_check(const kt_param *param, const kt_node *value, kt_diag *diag);
 // The number of a value already checked: ints, reals, bools (0/1), choices (index).
 bool kt_param_number(const kt_param *param, const kt_node *value, kt_value *out);

@@ -108,8 +108,9 @@ static bool check_prepare(const kt_registry *registry, const kt_op *op, kt_diag 
     if (format == NULL) {
         kt_str *known = KT_NEW_ARRAY(diag->arena, kt_str, registry->formats.n);
         for (size_t i = 0; i < registry->formats.n; i++) known[i] = registry->formats.at[i]->name;
-        kt_diag_error(diag, KT_RULE_NAME, op->at, "op '%.*s' prepares the unknown format '%.*s'",
-            KT_STR_ARG(op->name), KT_STR_ARG(op->prepare_format));
+        kt_diag_error(diag, KT_RULE_NAME, op->prepare_at,
+            "op '%.*s' prepares the unknown format '%.*s'", KT_STR_ARG(op->name),
+            KT_STR_ARG(op->prepare_format));
         kt_diag_near(diag, op->prepare_format, known, registry->formats.n, true);
         return false;
     }

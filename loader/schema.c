@@ -54,11 +54,20 @@ static const kt_key *find_key(const kt_key *keys, size_t n, kt_str name) {
 static void unknown_key(
     const kt_pair *pair, const char *what, const kt_key *keys, size_t n, kt_diag *diag) {
     kt_str *known = KT_NEW_ARRAY(diag->arena, kt_str, n);
-    for (size_t i = 0; i < n; i++)
-        known[i] = kt_str_from(keys[i].name);
+    for (size_t i = 0; i < n; i++) known[i] = kt_str_from(keys[i].name);
     kt_diag_error(
         diag, KT_RULE_KEY, pair->at, "unknown key '%.*s' in %s", KT_STR_ARG(pair->key), what);
     kt_diag_near(diag, pair->key, known, n, true);
+}
+
+// Whether an unknown key of the map is most likely this one, misspelt.
+static bool is_misspelt(const kt_node *map, const kt_key *keys, size_t n, kt_str name) {
+    kt_str guess[2];
+    for (size_t i = 0; i < map->n; i++) {
+        if (find_key(keys, n, map->pairs[i].key) != NULL) continue;
+        if (kt_str_near(map->pairs[i].key, &name, 1, guess) > 0) return true;
+    }
+    return false;
 }
 
 bool kt_schema_check(
@@ -77,6 +86,7 @@ bool kt_schema_check(
     }
     for (size_t i = 0; i < n; i++) {
         if (!keys[i].required || kt_node_find(map, keys[i].name) != NULL) continue;
+        if (!open && is_misspelt(map, keys, n, kt_str_from(keys[i].name))) continue;
         kt_place at = map->n > 0 ? map->pairs[0].at : map->at;
         kt_diag_error(diag, KT_RULE_KEY, at, "%s needs the key '%s'", what, keys[i].name);
     }

@@ -60,8 +60,7 @@ static bool read_ref(reader *r, const kt_node *node, const char *what, kt_ref *o
             r->diag, KT_RULE_KEY, node->at, "%s is a name, got %s", what, kt_node_kind_name(node));
     kt_str text = node->text;
     bool good = text.n > 0 && text.at[0] != '.' && text.at[text.n - 1] != '.';
-    for (size_t i = 0; i < text.n; i++)
-        good = good && is_ref_char(text.at[i]);
+    for (size_t i = 0; i < text.n; i++) good = good && is_ref_char(text.at[i]);
     if (good) return true;
     kt_diag_error(
         r->diag, KT_RULE_NAME, node->at, "%s cannot be called '%.*s'", what, KT_STR_ARG(text));

@@ -22,14 +22,41 @@ static bool is_word(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
+typedef struct foreign_row {
+    const char *name, *ours;
+} foreign_row;
+
+static const foreign_row foreign[] = {
+    {"float", "f32"},
+    {"float32", "f32"},
+    {"fp32", "f32"},
+    {"half", "f16"},
+    {"float16", "f16"},
+    {"fp16", "f16"},
+    {"bfloat16", "bf16"},
+    {"int", "i32"},
+    {"int32", "i32"},
+    {"int64", "i64"},
+    {"int16", "i16"},
+    {"int8", "i8"},
+    {"uint8", "u8"},
+    {"byte", "u8"},
+    {"uint16", "u16"},
+    {"uint32", "u32"},
+    {"weight", "linear"},
+};
+
 static bool unknown_base(const parser *p, kt_str name, kt_place at) {
     kt_diag_error(p->diag, KT_RULE_TYPE, at, "unknown type '%.*s'", KT_STR_ARG(name));
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+        if (!kt_str_is(name, foreign[i].name)) continue;
+        kt_diag_note(p->diag, "did you mean '%s'?", foreign[i].ours);
+        return false;
+    }
     size_t n = 0;
     kt_str *known = KT_NEW_ARRAY(p->arena, kt_str, p->n_vars + KT_DTYPE_COUNT + 1);
-    for (size_t i = 0; i < p->n_vars; i++)
-        known[n++] = p->vars[i];
-    for (int i = 0; i < KT_DTYPE_COUNT; i++)
-        known[n++] = kt_str_from(kt_dtype_name((kt_dtype)i));
+    for (size_t i = 0; i < p->n_vars; i++) known[n++] = p->vars[i];
+    for (int i = 0; i < KT_DTYPE_COUNT; i++) known[n++] = kt_str_from(kt_dtype_name((kt_dtype)i));
     known[n++] = KT_STR("linear");
     kt_diag_near(p->diag, name, known, n, true);
     return false;
@@ -115,12 +142,10 @@ static bool parse(parser *p) {
     size_t i = 0;
     if (kt_str_starts(text, KT_STR("each "))) {
         out->each = true;
-        for (i = 5; i < text.n && text.at[i] == ' ';)
-            i++;
+        for (i = 5; i < text.n && text.at[i] == ' ';) i++;
     }
     size_t from = i;
-    while (i < text.n && is_word(text.at[i]))
-        i++;
+    while (i < text.n && is_word(text.at[i])) i++;
     kt_str base = kt_str_slice(text, from, i);
     kt_place at = part(p, from, i);
     if (base.n == 0) {

@@ -98,7 +98,9 @@ static bool check_line(const kt_source *source, int line, kt_diag *diag) {
         bad += n;
     }
     at.col = (int)bad + 1;
-    return kt_diag_error(diag, KT_RULE_YAML, at, "the file is not UTF-8 text");
+    kt_diag_error(diag, KT_RULE_YAML, at, "the file is not UTF-8 text");
+    kt_diag_note(diag, "save it as UTF-8");
+    return false;
 }
 
 static bool check_text(const kt_source *source, kt_diag *diag) {
@@ -130,14 +132,12 @@ static size_t byte_of(reader *r, yaml_mark_t mark) {
     }
     while (r->col < mark.column && r->byte < text.n) {
         r->byte++;
-        while (r->byte < text.n && is_continuation(text, r->byte))
-            r->byte++;
+        while (r->byte < text.n && is_continuation(text, r->byte)) r->byte++;
         r->col++;
     }
     while (r->col > mark.column) {
         r->byte--;
-        while (is_continuation(text, r->byte))
-            r->byte--;
+        while (is_continuation(text, r->byte)) r->byte--;
         r->col--;
     }
     return r->byte;
@@ -389,8 +389,7 @@ static const complaint complaints[] = {
 
 static kt_place place_of_byte(const kt_source *source, size_t byte) {
     int line = source->n_lines;
-    while (line > 1 && source->line_starts[line - 1] > byte)
-        line--;
+    while (line > 1 && source->line_starts[line - 1] > byte) line--;
     size_t start = source->line_starts[line - 1];
     size_t end = byte < source->text.n ? byte : source->text.n;
     return (kt_place){source, line, column_of(source->text, start, end), 1};
@@ -407,6 +406,19 @@ static void report_problem(reader *r, const yaml_parser_t *parser) {
     if (parser->error == YAML_READER_ERROR) {
         kt_diag_error(r->diag, KT_RULE_YAML, place_of_byte(r->source, parser->problem_offset),
             "the file holds a character that YAML does not allow");
+        return;
+    }
+    char bad = char_at(r, parser->problem_mark);
+    if (strncmp(problem, "found character that cannot start", 33) == 0 && bad != '\t') {
+        kt_diag_error(r->diag, KT_RULE_YAML, place_of(r, parser->problem_mark),
+            "'%c' cannot start a value", bad);
+        kt_diag_note(r->diag, "put quotes around the text");
+        return;
+    }
+    if (strncmp(problem, "did not find expected key", 25) == 0 && bad == '-') {
+        kt_diag_error(r->diag, KT_RULE_YAML, place_of(r, parser->problem_mark),
+            "a list cannot start among keys");
+        kt_diag_note(r->diag, "it belongs below a key, 'steps:' for one");
         return;
     }
     for (size_t i = 0; i < sizeof complaints / sizeof complaints[0]; i++) {

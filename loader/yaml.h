@@ -1,8 +1,8 @@
 // A strict subset of YAML as a tree of located nodes. The only user of libyaml (its event API).
 //
-// Scalars are text: the reader of a key gives them a type. Refused with a message: duplicate keys, anchors,
-// aliases, merge keys, tags, several documents, empty values (a comma inside { } needs quotes), depth over
-// 32, more than 100,000 nodes, files over 4 MiB, text that is not UTF-8.
+// Scalars are text: the reader of a key gives them a type. Refused with a message: duplicate keys,
+// anchors, aliases, merge keys, tags, several documents, empty values (a comma inside { } needs
+// quotes), depth over 32, more than 100,000 nodes, files over 4 MiB, text that is not UTF-8.
 #ifndef KT_LOADER_YAML_H
 #define KT_LOADER_YAML_H
 
@@ -20,18 +20,18 @@ typedef struct kt_pair {
 
 struct kt_node {
     kt_node_kind kind;
-    kt_place at;      // of the value; an error inside the text can be located if `exact`
-    kt_str text;      // scalar
-    bool quoted;      // scalar written with quotes or as a block
-    bool flow;        // stands inside { } or [ ]
-    bool exact;       // scalar on one line without escapes: byte i of text stands at column + i
+    kt_place at; // of the value; an error inside the text can be located if `exact`
+    kt_str text; // scalar
+    bool quoted; // scalar written with quotes or as a block
+    bool flow;   // stands inside { } or [ ]
+    bool exact;  // scalar on one line without escapes: byte i of text stands at column + i
     const kt_node *const *items; // list
     const kt_pair *pairs;        // map, in file order
     size_t n;                    // of items or pairs
 };
 
-// Reads `path` (shown as `shown` in messages). NULL after reporting to diag; also NULL (with an error of rule
-// FILE) if it cannot be read.
+// Reads `path` (shown as `shown` in messages). NULL after reporting to diag; also NULL (with an
+// error of rule FILE) if it cannot be read.
 const kt_node *kt_yaml_open(kt_arena *arena, const char *path, const char *shown, kt_diag *diag);
 // The same from text in memory, which must live as long as the arena.
 const kt_node *kt_yaml_parse(kt_arena *arena, kt_str text, const char *shown, kt_diag *diag);
