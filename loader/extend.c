@@ -5,30 +5,27 @@
 
 // ---- replace
 
-static bool names_contain(const kt_step *steps, size_t n, kt_str name)
-{
+static bool names_contain(const kt_step *steps, size_t n, kt_str name) {
     for (size_t i = 0; i < n; i++)
         for (int k = 0; k < steps[i].n_out; k++)
             if (kt_str_eq(steps[i].out[k].name.text, name)) return true;
     return false;
 }
 
-static kt_stage_draft *find_stage(kt_pipe_draft *draft, const kt_pair *pair, kt_str stage)
-{
+static kt_stage_draft *find_stage(kt_pipe_draft *draft, const kt_pair *pair, kt_str stage) {
     kt_str *known = KT_NEW_ARRAY(draft->arena, kt_str, draft->stages.n);
     for (size_t i = 0; i < draft->stages.n; i++) {
         known[i] = draft->stages.at[i].stage.name.text;
         if (kt_str_eq(known[i], stage)) return &draft->stages.at[i];
     }
-    kt_diag_error(draft->diag, KT_RULE_EXTENDS, pair->at, "no stage '%.*s' to change",
-        KT_STR_ARG(stage));
+    kt_diag_error(
+        draft->diag, KT_RULE_EXTENDS, pair->at, "no stage '%.*s' to change", KT_STR_ARG(stage));
     kt_diag_near(draft->diag, stage, known, draft->stages.n, true);
     return NULL;
 }
 
 static kt_step *find_step(
-    kt_pipe_draft *draft, const kt_pair *pair, kt_stage_draft *stage, kt_str id)
-{
+    kt_pipe_draft *draft, const kt_pair *pair, kt_stage_draft *stage, kt_str id) {
     KT_VEC(kt_str) known = {0};
     for (size_t i = 0; i < stage->steps.n; i++) {
         kt_str mine = stage->steps.at[i].id.text;
@@ -36,26 +33,25 @@ static kt_step *find_step(
         if (kt_str_eq(mine, id)) return &stage->steps.at[i];
         KT_PUSH(draft->arena, &known, mine);
     }
-    kt_diag_error(draft->diag, KT_RULE_EXTENDS, pair->at, "stage '%.*s' has no step with the id '%.*s'",
-        KT_STR_ARG(stage->stage.name.text), KT_STR_ARG(id));
+    kt_diag_error(draft->diag, KT_RULE_EXTENDS, pair->at,
+        "stage '%.*s' has no step with the id '%.*s'", KT_STR_ARG(stage->stage.name.text),
+        KT_STR_ARG(id));
     kt_diag_near(draft->diag, id, known.at, known.n, true);
     return NULL;
 }
 
-static bool parse_new(kt_pipe_draft *draft, const kt_node *value, kt_step **out, size_t *n)
-{
+static bool parse_new(kt_pipe_draft *draft, const kt_node *value, kt_step **out, size_t *n) {
     bool list = value->kind == KT_NODE_LIST, ok = true;
     *n = list ? value->n : 1;
     *out = KT_NEW_ARRAY(draft->arena, kt_step, *n);
     for (size_t i = 0; i < *n; i++)
-        ok = kt_step_parse(draft->arena, list ? value->items[i] : value, false, draft->diag,
-                 &(*out)[i]) &&
-            ok;
+        ok = kt_step_parse(
+                 draft->arena, list ? value->items[i] : value, false, draft->diag, &(*out)[i]) &&
+             ok;
     return ok;
 }
 
-static bool replace_one(kt_pipe_draft *draft, const kt_pair *pair)
-{
+static bool replace_one(kt_pipe_draft *draft, const kt_pair *pair) {
     ptrdiff_t dot = kt_str_find(pair->key, '.');
     if (dot < 0)
         return kt_diag_error(draft->diag, KT_RULE_EXTENDS, pair->at,
@@ -88,8 +84,7 @@ static bool replace_one(kt_pipe_draft *draft, const kt_pair *pair)
     return true;
 }
 
-bool kt_pipe_replace(kt_pipe_draft *draft, const kt_node *map)
-{
+bool kt_pipe_replace(kt_pipe_draft *draft, const kt_node *map) {
     bool ok = true;
     for (size_t i = 0; i < map->n; i++) ok = replace_one(draft, &map->pairs[i]) && ok;
     return ok;
@@ -99,26 +94,26 @@ bool kt_pipe_replace(kt_pipe_draft *draft, const kt_node *map)
 
 enum { TOUCHES = 1, CHANGES = 2, NAMES = 4 };
 
-// relation[stage][root]: what a stage does with a state group (roots 0 .. n_state) or a stage (then).
+// relation[stage][root]: what a stage does with a state group (roots 0 .. n_state) or a stage
+// (then).
 typedef struct uses {
     kt_pipe_draft *draft;
     size_t n; // stages
     uint8_t *state, *stages;
 } uses;
 
-static void add_use(uses *u, size_t stage, kt_str name, bool changes)
-{
+static void add_use(uses *u, size_t stage, kt_str name, bool changes) {
     kt_str stem = kt_name_stem(name);
     for (size_t i = 0; i < u->draft->state.n; i++)
         if (kt_str_eq(kt_name_stem(u->draft->state.at[i].name.text), stem))
-            u->state[stage * u->draft->state.n + i] |= (uint8_t)(changes ? TOUCHES | CHANGES : TOUCHES);
+            u->state[stage * u->draft->state.n + i] |=
+                (uint8_t)(changes ? TOUCHES | CHANGES : TOUCHES);
     for (size_t i = 0; i < u->n; i++)
         if (i != stage && kt_str_eq(u->draft->stages.at[i].stage.name.text, stem))
             u->stages[stage * u->n + i] |= NAMES;
 }
 
-static void add_steps(uses *u, size_t stage, const kt_step *steps, int n)
-{
+static void add_steps(uses *u, size_t stage, const kt_step *steps, int n) {
     for (int i = 0; i < n; i++) {
         const kt_step *s = &steps[i];
         for (int k = 0; k < s->n_in; k++) add_use(u, stage, s->in[k].name.text, false);
@@ -128,8 +123,7 @@ static void add_steps(uses *u, size_t stage, const kt_step *steps, int n)
     }
 }
 
-static bool conflict(const uses *u, size_t a, size_t b)
-{
+static bool conflict(const uses *u, size_t a, size_t b) {
     size_t n = u->draft->state.n;
     for (size_t i = 0; i < n; i++) {
         int both = u->state[a * n + i] | u->state[b * n + i];
@@ -138,8 +132,7 @@ static bool conflict(const uses *u, size_t a, size_t b)
     return false;
 }
 
-static bool ready(const uses *u, const bool *done, size_t stage)
-{
+static bool ready(const uses *u, const bool *done, size_t stage) {
     for (size_t i = 0; i < u->n; i++) {
         if (done[i] || i == stage) continue;
         if (u->stages[stage * u->n + i]) return false;
@@ -148,8 +141,7 @@ static bool ready(const uses *u, const bool *done, size_t stage)
     return true;
 }
 
-bool kt_pipe_order(kt_pipe_draft *draft)
-{
+bool kt_pipe_order(kt_pipe_draft *draft) {
     size_t n = draft->stages.n;
     uses u = {.draft = draft, .n = n};
     u.state = KT_NEW_ARRAY(draft->arena, uint8_t, n * draft->state.n + 1);

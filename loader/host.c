@@ -136,8 +136,7 @@ static bool read_step(kt_arena *arena, const kt_pair *pair, kt_diag *diag, kt_ho
     out->params = list;
     out->n_decides = decides ? (int)decides->n : 0;
     kt_str *names = KT_NEW_ARRAY(arena, kt_str, out->n_decides);
-    for (int i = 0; i < out->n_decides; i++)
-        names[i] = decides->items[i]->text;
+    for (int i = 0; i < out->n_decides; i++) names[i] = decides->items[i]->text;
     out->decides = names;
     return ok;
 }

@@ -29,13 +29,11 @@ static bool const_find(const void *ctx, kt_str name, kt_value *out);
 static int const_call(const void *ctx, kt_str function, kt_str key, kt_value *out);
 static const kt_str *const_names(const void *ctx, kt_arena *arena, size_t *n);
 
-static kt_env const_env(constants *c)
-{
+static kt_env const_env(constants *c) {
     return (kt_env){.ctx = c, .find = const_find, .call = const_call, .names = const_names};
 }
 
-static void compute(constants *c, size_t i)
-{
+static void compute(constants *c, size_t i) {
     const kt_const_decl *decl = &c->source->constants.at[i];
     const kt_expr *outer = c->asking;
     c->states[i] = CONST_BUSY;
@@ -52,8 +50,7 @@ static void compute(constants *c, size_t i)
     c->states[i] = CONST_DONE;
 }
 
-static bool const_find(const void *ctx, kt_str name, kt_value *out)
-{
+static bool const_find(const void *ctx, kt_str name, kt_value *out) {
     const constants *const_c = ctx;
     constants *c = (constants *)(uintptr_t)const_c; // computed on demand behind a const interface
     for (size_t i = 0; i < c->source->constants.n; i++) {
@@ -61,8 +58,8 @@ static bool const_find(const void *ctx, kt_str name, kt_value *out)
         if (c->states[i] == CONST_NEW && c->depth < DEPTH_MAX) compute(c, i);
         if (c->states[i] != CONST_DONE) {
             kt_place at = c->asking ? kt_expr_at(c->asking) : c->source->constants.at[i].name.at;
-            kt_diag_error(c->diag, KT_RULE_EXPR, at, "constant '%.*s' depends on itself",
-                KT_STR_ARG(name));
+            kt_diag_error(
+                c->diag, KT_RULE_EXPR, at, "constant '%.*s' depends on itself", KT_STR_ARG(name));
             c->bad = true;
             *out = kt_value_int(1);
             return true;
@@ -73,8 +70,7 @@ static bool const_find(const void *ctx, kt_str name, kt_value *out)
     return false;
 }
 
-static int const_call(const void *ctx, kt_str function, kt_str key, kt_value *out)
-{
+static int const_call(const void *ctx, kt_str function, kt_str key, kt_value *out) {
     const constants *c = ctx;
     if (kt_str_is(function, "config")) return c->config && kt_config_number(c->config, key, out);
     if (kt_str_is(function, "preprocessor"))
@@ -82,11 +78,11 @@ static int const_call(const void *ctx, kt_str function, kt_str key, kt_value *ou
     return -1;
 }
 
-static const kt_str *const_names(const void *ctx, kt_arena *arena, size_t *n)
-{
+static const kt_str *const_names(const void *ctx, kt_arena *arena, size_t *n) {
     const constants *c = ctx;
     kt_str *out = KT_NEW_ARRAY(arena, kt_str, c->source->constants.n);
-    for (size_t i = 0; i < c->source->constants.n; i++) out[i] = c->source->constants.at[i].name.text;
+    for (size_t i = 0; i < c->source->constants.n; i++)
+        out[i] = c->source->constants.at[i].name.text;
     *n = c->source->constants.n;
     return out;
 }
@@ -97,8 +93,7 @@ typedef struct values_text {
     const kt_env *env;
 } values_text;
 
-static void add_value(void *ctx, kt_str name, kt_place at)
-{
+static void add_value(void *ctx, kt_str name, kt_place at) {
     (void)at;
     values_text *t = ctx;
     kt_value v;
@@ -110,8 +105,7 @@ static void add_value(void *ctx, kt_str name, kt_place at)
         kt_buf_printf(&t->buf, "%" PRId64, v.i);
 }
 
-static bool check_require(kt_model_draft *draft, const kt_env *env, const char *config)
-{
+static bool check_require(kt_model_draft *draft, const kt_env *env, const char *config) {
     bool ok = true;
     for (size_t i = 0; i < draft->require.n; i++) {
         const kt_expr *expr = draft->require.at[i];
@@ -132,8 +126,7 @@ static bool check_require(kt_model_draft *draft, const kt_env *env, const char *
     return ok;
 }
 
-static bool read_indexes(kt_model *model, kt_model_draft *draft, const kt_env *env)
-{
+static bool read_indexes(kt_model *model, kt_model_draft *draft, const kt_env *env) {
     size_t n = draft->index.n;
     kt_str *names = KT_NEW_ARRAY(model->arena, kt_str, n);
     int64_t *counts = KT_NEW_ARRAY(model->arena, int64_t, n);
@@ -155,21 +148,20 @@ static bool read_indexes(kt_model *model, kt_model_draft *draft, const kt_env *e
 
 // ---- which source the folder is
 
-static kt_status folder_names(kt_arena *arena, const char *folder, kt_str **names, int *n, kt_err *err)
-{
+static kt_status folder_names(
+    kt_arena *arena, const char *folder, kt_str **names, int *n, kt_err *err) {
     kt_path_info info = kt_os_stat(folder);
-    if (info.kind == KT_PATH_NONE)
-        return KT_FAIL(err, KT_EFILE, "no model folder '%s'", folder);
+    if (info.kind == KT_PATH_NONE) return KT_FAIL(err, KT_EFILE, "no model folder '%s'", folder);
     if (info.kind != KT_PATH_FOLDER)
-        return KT_FAIL(err, KT_EFILE, "'%s' is no folder: a model is the folder as downloaded", folder);
+        return KT_FAIL(
+            err, KT_EFILE, "'%s' is no folder: a model is the folder as downloaded", folder);
     *names = kt_os_list(arena, folder, n);
     if (*n < 0) return KT_FAIL(err, KT_EFILE, "model folder '%s' cannot be read", folder);
     return KT_OK;
 }
 
 static kt_status choose_source(
-    kt_model_draft *draft, const char *folder, kt_str *name, kt_err *err)
-{
+    kt_model_draft *draft, const char *folder, kt_str *name, kt_err *err) {
     kt_str *names;
     int n;
     KT_TRY(folder_names(draft->arena, folder, &names, &n, err));
@@ -184,25 +176,24 @@ static kt_status choose_source(
                     kt_buf_deinit(&expected);
                     return KT_OK;
                 }
-            kt_buf_printf(&expected, expected.n ? " or '%.*s'" : "'%.*s'", KT_STR_ARG(source->when));
+            kt_buf_printf(
+                &expected, expected.n ? " or '%.*s'" : "'%.*s'", KT_STR_ARG(source->when));
         }
     kt_err_set(err, KT_EMODEL, "'%s' is no model folder that '%s' knows: it has no %s", folder,
         draft->parts.at[0].path, expected.n ? expected.at : "mark of a source");
-    kt_err_note(err, n == 0 ? "the folder is empty" : "it holds %d files or folders, '%.*s' first", n,
-        n ? (int)names[0].n : 0, n ? names[0].at : "");
+    kt_err_note(err, n == 0 ? "the folder is empty" : "it holds %d files or folders, '%.*s' first",
+        n, n ? (int)names[0].n : 0, n ? names[0].at : "");
     kt_buf_deinit(&expected);
     return KT_EMODEL;
 }
 
 // ---- open
 
-static kt_status bad_yaml(const char *const *files, kt_err *err)
-{
+static kt_status bad_yaml(const char *const *files, kt_err *err) {
     return KT_FAIL(err, KT_EYAML, "model file '%s' has mistakes", files[0]);
 }
 
-static kt_status open_configs(kt_model *model, kt_err *err)
-{
+static kt_status open_configs(kt_model *model, kt_err *err) {
     const char *config = kt_path_join(model->arena, model->folder, "config.json");
     const char *pre = kt_path_join(model->arena, model->folder, "preprocessor_config.json");
     if (kt_os_stat(config).kind == KT_PATH_FILE)
@@ -212,8 +203,7 @@ static kt_status open_configs(kt_model *model, kt_err *err)
     return KT_OK;
 }
 
-static void copy_facts(kt_model *model, kt_model_draft *draft, const kt_model_source *source)
-{
+static void copy_facts(kt_model *model, kt_model_draft *draft, const kt_model_source *source) {
     model->chat = draft->chat;
     model->picture = draft->picture;
     if (source->tokenizer.n)
@@ -226,8 +216,7 @@ static void copy_facts(kt_model *model, kt_model_draft *draft, const kt_model_so
 }
 
 static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model_source *source,
-    const kt_registry *registry, kt_err *err)
-{
+    const kt_registry *registry, kt_err *err) {
     constants c = {.source = source, .diag = draft->diag, .arena = model->arena};
     size_t n = source->constants.n;
     c.config = model->config;
@@ -254,9 +243,9 @@ static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model
     return KT_OK;
 }
 
-kt_status kt_model_open(kt_arena *arena, const kt_registry *registry, const char *const *model_files,
-    int n_files, const char *folder, kt_model *out, kt_diag *diag, kt_err *err)
-{
+kt_status kt_model_open(kt_arena *arena, const kt_registry *registry,
+    const char *const *model_files, int n_files, const char *folder, kt_model *out, kt_diag *diag,
+    kt_err *err) {
     *out = (kt_model){.arena = arena, .folder = kt_arena_copy(arena, folder, strlen(folder))};
     if (n_files < 1) return KT_FAIL(err, KT_EYAML, "the pipeline includes no model file");
     kt_model_draft draft = {.arena = arena, .diag = diag};
@@ -278,13 +267,11 @@ kt_status kt_model_open(kt_arena *arena, const kt_registry *registry, const char
     return status;
 }
 
-void kt_model_close(kt_model *model)
-{
+void kt_model_close(kt_model *model) {
     kt_checkpoint_close(&model->checkpoint);
 }
 
-bool kt_model_constant(const kt_model *model, kt_str name, kt_value *out)
-{
+bool kt_model_constant(const kt_model *model, kt_str name, kt_value *out) {
     for (int i = 0; i < model->n_constants; i++)
         if (kt_str_eq(model->constant_names[i], name)) {
             *out = model->constants[i];
@@ -293,8 +280,7 @@ bool kt_model_constant(const kt_model *model, kt_str name, kt_value *out)
     return false;
 }
 
-const kt_weight *kt_model_weight(const kt_model *model, kt_str name)
-{
+const kt_weight *kt_model_weight(const kt_model *model, kt_str name) {
     int64_t i;
     return kt_table_find(&model->by_name, name, &i) ? &model->weights[i] : NULL;
 }
@@ -309,8 +295,7 @@ typedef struct name_check {
     bool ok;
 } name_check;
 
-static void check_name(void *ctx, kt_str name, kt_place at)
-{
+static void check_name(void *ctx, kt_str name, kt_place at) {
     name_check *c = ctx;
     for (size_t i = 0; i < c->n; i++)
         if (kt_str_eq(c->known[i], name)) return;
@@ -319,8 +304,7 @@ static void check_name(void *ctx, kt_str name, kt_place at)
     kt_diag_near(c->draft->diag, name, c->known, c->n, false);
 }
 
-static bool check_source_names(kt_model_draft *draft, kt_str name)
-{
+static bool check_source_names(kt_model_draft *draft, kt_str name) {
     kt_model_source source = {0};
     if (!kt_model_join(draft, name, &source)) return false;
     name_check c = {.draft = draft, .n = source.constants.n, .ok = true};
@@ -329,9 +313,11 @@ static bool check_source_names(kt_model_draft *draft, kt_str name)
     c.what = "a constant";
     for (size_t i = 0; i < c.n; i++) kt_expr_names(source.constants.at[i].expr, check_name, &c);
     c.what = "an index";
-    for (size_t i = 0; i < draft->index.n; i++) kt_expr_names(draft->index.at[i].expr, check_name, &c);
+    for (size_t i = 0; i < draft->index.n; i++)
+        kt_expr_names(draft->index.at[i].expr, check_name, &c);
     c.what = "a requirement";
-    for (size_t i = 0; i < draft->require.n; i++) kt_expr_names(draft->require.at[i], check_name, &c);
+    for (size_t i = 0; i < draft->require.n; i++)
+        kt_expr_names(draft->require.at[i], check_name, &c);
     c.what = "the type of a weight";
     for (size_t i = 0; i < draft->weights.n; i++)
         for (int a = 0; a < draft->weights.at[i].type.rank; a++)
@@ -346,8 +332,7 @@ static bool check_source_names(kt_model_draft *draft, kt_str name)
     return c.ok;
 }
 
-static bool check_placeholders(kt_model_draft *draft)
-{
+static bool check_placeholders(kt_model_draft *draft) {
     bool ok = true;
     kt_str *known = KT_NEW_ARRAY(draft->arena, kt_str, draft->index.n);
     for (size_t i = 0; i < draft->index.n; i++) known[i] = draft->index.at[i].name.text;
@@ -364,8 +349,7 @@ static bool check_placeholders(kt_model_draft *draft)
     return ok;
 }
 
-bool kt_model_check(kt_arena *arena, const char *path, kt_diag *diag)
-{
+bool kt_model_check(kt_arena *arena, const char *path, kt_diag *diag) {
     kt_model_draft draft = {.arena = arena, .diag = diag};
     kt_place nowhere = {0};
     if (!kt_model_read(&draft, kt_arena_copy(arena, path, strlen(path)), nowhere)) return false;

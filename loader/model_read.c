@@ -48,27 +48,23 @@ static const char *const SCHEMES[] = {"minicpm_v", "whole"}; // ways to cut a pi
 
 enum { MAX_INCLUDES = 16 };
 
-static const kt_node *value_of(const kt_node *map, const char *key)
-{
+static const kt_node *value_of(const kt_node *map, const char *key) {
     const kt_pair *pair = kt_node_find(map, key);
     return pair ? pair->value : NULL;
 }
 
-static kt_str text_of(const kt_node *map, const char *key)
-{
+static kt_str text_of(const kt_node *map, const char *key) {
     const kt_node *node = value_of(map, key);
     return node ? node->text : (kt_str){"", 0};
 }
 
 // ---- placeholders
 
-static bool is_word(char c)
-{
+static bool is_word(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
-kt_str kt_model_placeholder(kt_str text)
-{
+kt_str kt_model_placeholder(kt_str text) {
     for (size_t i = 0; i < text.n; i++) {
         if (text.at[i] != '$') continue;
         size_t end = i + 1;
@@ -78,8 +74,7 @@ kt_str kt_model_placeholder(kt_str text)
     return (kt_str){"", 0};
 }
 
-kt_str kt_model_subst(kt_arena *arena, kt_str text, kt_str index, int64_t value, bool *found)
-{
+kt_str kt_model_subst(kt_arena *arena, kt_str text, kt_str index, int64_t value, bool *found) {
     KT_VEC(char) out = {0};
     *found = false;
     for (size_t i = 0; i < text.n; i++) {
@@ -100,8 +95,8 @@ kt_str kt_model_subst(kt_arena *arena, kt_str text, kt_str index, int64_t value,
 
 // ---- sources
 
-static const kt_const_decl *read_constants(kt_model_draft *draft, const kt_node *map, int *n, bool *ok)
-{
+static const kt_const_decl *read_constants(
+    kt_model_draft *draft, const kt_node *map, int *n, bool *ok) {
     *n = map ? (int)map->n : 0;
     kt_const_decl *out = KT_NEW_ARRAY(draft->arena, kt_const_decl, *n);
     for (int i = 0; i < *n; i++) {
@@ -112,8 +107,7 @@ static const kt_const_decl *read_constants(kt_model_draft *draft, const kt_node 
     return out;
 }
 
-static ptrdiff_t find_text(kt_str s, const char *what)
-{
+static ptrdiff_t find_text(kt_str s, const char *what) {
     size_t n = strlen(what);
     for (size_t i = 0; i + n <= s.n; i++)
         if (memcmp(s.at + i, what, n) == 0) return (ptrdiff_t)i;
@@ -121,8 +115,7 @@ static ptrdiff_t find_text(kt_str s, const char *what)
 }
 
 // "NAME", "NAME rows a .. b", "NAME transposed", or both.
-static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tensor_ref *out)
-{
+static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tensor_ref *out) {
     if (node->kind != KT_NODE_SCALAR)
         return kt_diag_error(draft->diag, KT_RULE_WEIGHT, node->at,
             "a tensor is named by a text, got %s", kt_node_kind_name(node));
@@ -135,7 +128,8 @@ static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tenso
     ptrdiff_t space = kt_str_find(text, ' ');
     out->name = space < 0 ? text : kt_str_slice(text, 0, (size_t)space);
     if (out->name.n == 0)
-        return kt_diag_error(draft->diag, KT_RULE_WEIGHT, node->at, "the name of a tensor is empty");
+        return kt_diag_error(
+            draft->diag, KT_RULE_WEIGHT, node->at, "the name of a tensor is empty");
     if (space < 0) return true;
     kt_str rest = kt_str_trim(kt_str_slice(text, (size_t)space, text.n));
     ptrdiff_t dots = find_text(rest, " .. ");
@@ -148,15 +142,15 @@ static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tenso
     kt_str from = kt_str_trim(kt_str_slice(rest, 5, (size_t)dots));
     kt_str to = kt_str_trim(kt_str_slice(rest, (size_t)dots + 4, rest.n));
     size_t base = (size_t)(from.at - node->text.at), top = (size_t)(to.at - node->text.at);
-    kt_place from_at = node->exact ? kt_place_part(node->at, node->text, base, base + from.n) : node->at;
+    kt_place from_at =
+        node->exact ? kt_place_part(node->at, node->text, base, base + from.n) : node->at;
     kt_place to_at = node->exact ? kt_place_part(node->at, node->text, top, top + to.n) : node->at;
     out->from = kt_expr_parse(draft->arena, from, from_at, draft->diag);
     out->to = kt_expr_parse(draft->arena, to, to_at, draft->diag);
     return out->from && out->to;
 }
 
-static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_decl *source)
-{
+static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_decl *source) {
     bool ok = true;
     kt_tensors_decl *out = KT_NEW_ARRAY(draft->arena, kt_tensors_decl, map->n);
     for (size_t i = 0; i < map->n; i++) {
@@ -168,15 +162,15 @@ static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_de
             ok = read_tensor_ref(draft, list ? value->items[k] : value, &refs[k]) && ok;
         out[i] = (kt_tensors_decl){{map->pairs[i].key, map->pairs[i].at}, refs, (int)n};
         if (n == 0)
-            ok = kt_diag_error(draft->diag, KT_RULE_WEIGHT, value->at, "the list of names is empty");
+            ok =
+                kt_diag_error(draft->diag, KT_RULE_WEIGHT, value->at, "the list of names is empty");
     }
     source->tensors = out;
     source->n_tensors = (int)map->n;
     return ok;
 }
 
-static bool read_source(kt_model_draft *draft, const kt_pair *pair, kt_source_decl *out)
-{
+static bool read_source(kt_model_draft *draft, const kt_pair *pair, kt_source_decl *out) {
     const kt_node *map = pair->value;
     if (!kt_schema_check(map, "a source", SOURCE_KEYS, 7, false, draft->diag)) return false;
     bool ok = true;
@@ -201,16 +195,15 @@ static bool read_source(kt_model_draft *draft, const kt_pair *pair, kt_source_de
     return ok;
 }
 
-static bool has_constant(const kt_source_decl *source, kt_str name)
-{
+static bool has_constant(const kt_source_decl *source, kt_str name) {
     for (int i = 0; i < source->n_constants; i++)
         if (kt_str_eq(source->constants[i].name.text, name)) return true;
     return false;
 }
 
 // Every source gives every constant, names every weight of the file, and nothing else.
-static bool check_sources(kt_model_draft *draft, const kt_model_part *part, const kt_node *weights)
-{
+static bool check_sources(
+    kt_model_draft *draft, const kt_model_part *part, const kt_node *weights) {
     bool ok = true;
     kt_str *known = KT_NEW_ARRAY(draft->arena, kt_str, weights->n);
     for (size_t i = 0; i < weights->n; i++) known[i] = weights->pairs[i].key;
@@ -249,8 +242,7 @@ static bool check_sources(kt_model_draft *draft, const kt_model_part *part, cons
 
 // ---- the rest of a file
 
-static bool read_weights(kt_model_draft *draft, const kt_node *map)
-{
+static bool read_weights(kt_model_draft *draft, const kt_node *map) {
     bool ok = true;
     for (size_t i = 0; i < map->n; i++) {
         const kt_pair *pair = &map->pairs[i];
@@ -275,8 +267,7 @@ static bool read_weights(kt_model_draft *draft, const kt_node *map)
     return ok;
 }
 
-static bool read_chat(kt_model_draft *draft, const kt_node *map)
-{
+static bool read_chat(kt_model_draft *draft, const kt_node *map) {
     if (!kt_schema_check(map, "chat", CHAT_KEYS, 7, false, draft->diag)) return false;
     kt_model_chat *chat = &draft->chat;
     *chat = (kt_model_chat){.present = true, .at = map->at};
@@ -302,8 +293,7 @@ static bool read_chat(kt_model_draft *draft, const kt_node *map)
     return ok;
 }
 
-static bool read_picture(kt_model_draft *draft, const kt_node *map)
-{
+static bool read_picture(kt_model_draft *draft, const kt_node *map) {
     if (!kt_schema_check(map, "picture", PICTURE_KEYS, 5, false, draft->diag)) return false;
     kt_model_picture *picture = &draft->picture;
     *picture = (kt_model_picture){.present = true, .at = map->at};
@@ -324,8 +314,7 @@ static bool read_picture(kt_model_draft *draft, const kt_node *map)
     return false;
 }
 
-static bool read_facts(kt_model_draft *draft, const kt_node *root)
-{
+static bool read_facts(kt_model_draft *draft, const kt_node *root) {
     bool ok = true;
     int n;
     const kt_const_decl *list = read_constants(draft, value_of(root, "constants"), &n, &ok);
@@ -344,25 +333,25 @@ static bool read_facts(kt_model_draft *draft, const kt_node *root)
     return ok;
 }
 
-static bool read_includes(kt_model_draft *draft, const kt_node *root, const char *path)
-{
+static bool read_includes(kt_model_draft *draft, const kt_node *root, const char *path) {
     const kt_node *list = value_of(root, "include");
     bool ok = true;
     for (size_t i = 0; list && i < list->n; i++) {
         const kt_node *item = list->items[i];
         const char *folder = kt_path_folder(draft->arena, path);
         const char *name = kt_str_z(draft->arena, item->text);
-        const char *file = strcmp(folder, ".") == 0 ? name : kt_path_join(draft->arena, folder, name);
+        const char *file =
+            strcmp(folder, ".") == 0 ? name : kt_path_join(draft->arena, folder, name);
         if (kt_os_stat(file).kind != KT_PATH_FILE)
-            ok = kt_diag_error(draft->diag, KT_RULE_FILE, item->at, "no file '%s' to include", file);
+            ok =
+                kt_diag_error(draft->diag, KT_RULE_FILE, item->at, "no file '%s' to include", file);
         else
             ok = kt_model_read(draft, file, item->at) && ok;
     }
     return ok;
 }
 
-bool kt_model_read(kt_model_draft *draft, const char *path, kt_place from)
-{
+bool kt_model_read(kt_model_draft *draft, const char *path, kt_place from) {
     for (size_t i = 0; i < draft->parts.n; i++)
         if (strcmp(draft->parts.at[i].path, path) == 0) return true;
     if (draft->parts.n == MAX_INCLUDES)
@@ -389,8 +378,7 @@ bool kt_model_read(kt_model_draft *draft, const char *path, kt_place from)
 
 // ---- one source over all files
 
-static bool add_constant(kt_model_draft *draft, kt_model_source *out, kt_const_decl decl)
-{
+static bool add_constant(kt_model_draft *draft, kt_model_source *out, kt_const_decl decl) {
     for (size_t i = 0; i < out->constants.n; i++) {
         if (!kt_str_eq(out->constants.at[i].name.text, decl.name.text)) continue;
         kt_diag_error(draft->diag, KT_RULE_NAME, decl.name.at, "constant '%.*s' is defined twice",
@@ -402,8 +390,7 @@ static bool add_constant(kt_model_draft *draft, kt_model_source *out, kt_const_d
     return true;
 }
 
-bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out)
-{
+bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out) {
     bool ok = true;
     for (size_t i = 0; i < draft->constants.n; i++)
         ok = add_constant(draft, out, draft->constants.at[i]) && ok;

@@ -32,8 +32,7 @@ typedef struct binder {
 // ---- shapes
 
 // May neighbouring stored axes be read as one?
-static bool merges(const int64_t *have, int n_have, const int64_t *want, int n_want)
-{
+static bool merges(const int64_t *have, int n_have, const int64_t *want, int n_want) {
     int at = 0;
     for (int i = 0; i < n_want; i++) {
         int64_t n = 1;
@@ -45,8 +44,7 @@ static bool merges(const int64_t *have, int n_have, const int64_t *want, int n_w
     return true;
 }
 
-static const char *shape_text(kt_arena *arena, const int64_t *shape, int rank)
-{
+static const char *shape_text(kt_arena *arena, const int64_t *shape, int rank) {
     kt_buf buf = {0};
     kt_buf_printf(&buf, "[");
     for (int i = 0; i < rank; i++) kt_buf_printf(&buf, "%s%" PRId64, i ? ", " : "", shape[i]);
@@ -67,8 +65,7 @@ typedef struct format_env {
     const kt_json *json;
 } format_env;
 
-static bool format_find(const void *ctx, kt_str name, kt_value *out)
-{
+static bool format_find(const void *ctx, kt_str name, kt_value *out) {
     const format_env *e = ctx;
     if (kt_str_is(name, "n") || kt_str_is(name, "k")) {
         *out = kt_value_int(kt_str_is(name, "n") ? e->n : e->k);
@@ -82,8 +79,7 @@ static bool format_find(const void *ctx, kt_str name, kt_value *out)
     return false;
 }
 
-static int format_call(const void *ctx, kt_str function, kt_str key, kt_value *out)
-{
+static int format_call(const void *ctx, kt_str function, kt_str key, kt_value *out) {
     const format_env *e = ctx;
     if (!kt_str_is(function, "json")) return -1;
     const kt_json *value = kt_json_find(e->json, key);
@@ -98,8 +94,7 @@ static int format_call(const void *ctx, kt_str function, kt_str key, kt_value *o
     return 1;
 }
 
-static kt_str stored_name(kt_arena *arena, kt_str pattern, kt_str base)
-{
+static kt_str stored_name(kt_arena *arena, kt_str pattern, kt_str base) {
     for (size_t i = 0; i + 5 <= pattern.n; i++)
         if (memcmp(pattern.at + i, "$name", 5) == 0)
             return kt_str_from(kt_arena_printf(arena, "%.*s%.*s%.*s", (int)i, pattern.at,
@@ -107,51 +102,56 @@ static kt_str stored_name(kt_arena *arena, kt_str pattern, kt_str base)
     return pattern;
 }
 
-// The format whose mark is stored beside the tensor, else the one of plain numbers.
-static const kt_format *find_format(binder *b, kt_str base)
-{
+static bool is_stored(const binder *b, kt_str pattern, kt_str base) {
+    return kt_checkpoint_find(&b->model->checkpoint, stored_name(b->arena, pattern, base)) != NULL;
+}
+
+// The format whose marks are stored beside the tensor, else the one of plain numbers.
+static const kt_format *find_format(binder *b, kt_str base) {
     const kt_format *plain = NULL;
     for (int i = 0; i < b->n_formats; i++) {
         const kt_format *format = b->formats[i];
         if (format->when.n == 0) plain = format;
         if (kt_str_find(format->when, '$') < 0) continue;
-        if (kt_checkpoint_find(&b->model->checkpoint, stored_name(b->arena, format->when, base)))
-            return format;
+        if (!is_stored(b, format->when, base)) continue;
+        bool all = true;
+        for (int k = 0; k < format->n_also; k++) all = all && is_stored(b, format->also[k], base);
+        if (all) return format;
     }
     return plain;
 }
 
-static void claim_rows(binder *b, const kt_stored *stored, int weight, int64_t from, int64_t to)
-{
+static void claim_rows(binder *b, const kt_stored *stored, int weight, int64_t from, int64_t to) {
     claim *c = KT_NEW(b->arena, claim);
     claim **list = &b->claims[stored - b->model->checkpoint.stored];
     *c = (claim){weight, from, to, *list};
     *list = c;
 }
 
-static kt_status read_json(binder *b, kt_str base, format_env *env, int weight, bool *ok, kt_err *err)
-{
+static kt_status read_json(
+    binder *b, kt_str base, format_env *env, int weight, bool *ok, kt_err *err) {
     kt_str name = stored_name(b->arena, env->format->json, base);
     const kt_stored *stored = kt_checkpoint_find(&b->model->checkpoint, name);
     if (!stored)
-        return KT_FAIL(err, KT_EMODEL, "tensor '%.*s' of format '%.*s' needs '%.*s', which is not in '%s'",
-            KT_STR_ARG(base), KT_STR_ARG(env->format->name), KT_STR_ARG(name), b->model->folder);
+        return KT_FAIL(err, KT_EMODEL,
+            "tensor '%.*s' of format '%.*s' needs '%.*s', which is not in '%s'", KT_STR_ARG(base),
+            KT_STR_ARG(env->format->name), KT_STR_ARG(name), b->model->folder);
     if (stored->bytes > JSON_BYTES)
-        return KT_FAIL(err, KT_EMODEL, "tensor '%.*s' has %" PRId64 " bytes of JSON, at most %d are read",
-            KT_STR_ARG(name), stored->bytes, JSON_BYTES);
+        return KT_FAIL(err, KT_EMODEL,
+            "tensor '%.*s' has %" PRId64 " bytes of JSON, at most %d are read", KT_STR_ARG(name),
+            stored->bytes, JSON_BYTES);
     char *text = kt_arena_alloc(b->arena, (size_t)stored->bytes + 1);
     KT_TRY(kt_checkpoint_read(&b->model->checkpoint, stored, 0, text, stored->bytes, err));
     kt_json_limits limits = {JSON_BYTES, 8, 1000};
-    KT_TRY(kt_json_parse(b->arena, (kt_str){text, (size_t)stored->bytes},
-        kt_str_z(b->arena, name), limits, &env->json, err));
+    KT_TRY(kt_json_parse(b->arena, (kt_str){text, (size_t)stored->bytes}, kt_str_z(b->arena, name),
+        limits, &env->json, err));
     claim_rows(b, stored, weight, -1, -1);
     *ok = true;
     return KT_OK;
 }
 
 static bool part_dtype(binder *b, const kt_format *format, const kt_format_part *part,
-    const kt_stored *stored, kt_weight *w)
-{
+    const kt_stored *stored, kt_weight *w) {
     if (part->type.base == KT_BASE_DTYPE && part->type.dtype == stored->dtype) return true;
     if (part->type.base == KT_BASE_VAR)
         for (int v = 0; v < format->n_typevars; v++) {
@@ -171,8 +171,7 @@ static bool part_dtype(binder *b, const kt_format *format, const kt_format_part 
 }
 
 // The parts of a weight that is stored whole in a format of more than plain numbers.
-static bool bind_parts(binder *b, kt_str base, kt_weight *w, const format_env *fe, int index)
-{
+static bool bind_parts(binder *b, kt_str base, kt_weight *w, const format_env *fe, int index) {
     const kt_format *format = w->format;
     kt_env env = {.ctx = fe, .find = format_find, .call = format_call};
     const kt_stored **parts = KT_NEW_ARRAY(b->arena, const kt_stored *, format->n_parts);
@@ -188,7 +187,8 @@ static bool bind_parts(binder *b, kt_str base, kt_weight *w, const format_env *f
         }
         int64_t want[KT_MAX_RANK] = {0};
         for (int a = 0; a < part->type.rank; a++)
-            if (!kt_expr_eval_int(part->type.axis[a], &env, "a part of a format", b->diag, &want[a]))
+            if (!kt_expr_eval_int(
+                    part->type.axis[a], &env, "a part of a format", b->diag, &want[a]))
                 return false;
         if (!part_dtype(b, format, part, stored, w)) return false;
         if (!merges(stored->shape, stored->rank, want, part->type.rank)) {
@@ -208,8 +208,7 @@ static bool bind_parts(binder *b, kt_str base, kt_weight *w, const format_env *f
 }
 
 static bool bind_format(binder *b, kt_str base, kt_weight *w, const kt_tensor_ref *ref, int index,
-    kt_status *status, kt_err *err)
-{
+    kt_status *status, kt_err *err) {
     const kt_format *format = w->format;
     if (ref->from || ref->transposed)
         return kt_diag_error(b->diag, KT_RULE_WEIGHT, ref->at,
@@ -243,8 +242,7 @@ static bool bind_format(binder *b, kt_str base, kt_weight *w, const kt_tensor_re
 // ---- plain numbers and vectors
 
 // The rows [from, to) that the weight takes; false after reporting.
-static bool row_range(binder *b, const kt_tensor_ref *ref, const kt_stored *stored, kt_weight *w)
-{
+static bool row_range(binder *b, const kt_tensor_ref *ref, const kt_stored *stored, kt_weight *w) {
     w->row_from = w->row_to = -1;
     if (!ref->from) return true;
     if (!kt_expr_eval_int(ref->from, b->env, "a row range", b->diag, &w->row_from) ||
@@ -258,8 +256,7 @@ static bool row_range(binder *b, const kt_tensor_ref *ref, const kt_stored *stor
 }
 
 static bool bind_plain(
-    binder *b, const kt_stored *stored, const kt_tensor_ref *ref, kt_weight *w, int index)
-{
+    binder *b, const kt_stored *stored, const kt_tensor_ref *ref, kt_weight *w, int index) {
     int64_t have[KT_MAX_RANK], turned[KT_MAX_RANK];
     int rank = stored->rank;
     if (!row_range(b, ref, stored, w)) return false;
@@ -270,15 +267,17 @@ static bool bind_plain(
     w->transposed = ref->transposed;
     if (!merges(have, rank, w->shape, w->rank)) {
         for (int i = 0; i < rank; i++) turned[i] = have[rank - 1 - i];
-        bool swapped = rank == w->rank && memcmp(turned, w->shape, (size_t)rank * sizeof *have) == 0;
+        bool swapped =
+            rank == w->rank && memcmp(turned, w->shape, (size_t)rank * sizeof *have) == 0;
         kt_diag_error(b->diag, KT_RULE_SHAPE, w->at, "weight '%.*s' is %s%s, '%.*s' is %s%s",
-            KT_STR_ARG(w->name), w->linear ? "linear" : "f32", shape_text(b->arena, w->shape, w->rank),
-            KT_STR_ARG(stored->name), shape_text(b->arena, have, rank),
-            swapped ? "; its two axes look swapped" : "");
+            KT_STR_ARG(w->name), w->linear ? "linear" : "f32",
+            shape_text(b->arena, w->shape, w->rank), KT_STR_ARG(stored->name),
+            shape_text(b->arena, have, rank), swapped ? "; its two axes look swapped" : "");
         kt_diag_note_at(b->diag, ref->at, "the tensor is named");
         return false;
     }
-    if (stored->dtype != KT_DTYPE_F32 && stored->dtype != KT_DTYPE_F16 && stored->dtype != KT_DTYPE_BF16)
+    if (stored->dtype != KT_DTYPE_F32 && stored->dtype != KT_DTYPE_F16 &&
+        stored->dtype != KT_DTYPE_BF16)
         return kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at,
             "weight '%.*s': '%.*s' holds %s, expected f32, f16 or bf16", KT_STR_ARG(w->name),
             KT_STR_ARG(stored->name), kt_dtype_name(stored->dtype));
@@ -288,10 +287,10 @@ static bool bind_plain(
     if (w->linear) {
         const kt_format *format = w->format;
         if (format->n_parts != 1 || !part_dtype(b, format, &format->parts[0], stored, w))
-            return format->n_parts == 1 ? false
-                                        : kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at,
-                                              "the format of plain numbers has %d parts",
-                                              format->n_parts);
+            return format->n_parts == 1
+                       ? false
+                       : kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at,
+                             "the format of plain numbers has %d parts", format->n_parts);
     }
     claim_rows(b, stored, index, w->row_from, w->row_to);
     return true;
@@ -301,8 +300,7 @@ static bool bind_plain(
 
 // The first alternative that exists, with each prefix tried. `base` gets the full name.
 static const kt_tensor_ref *find_ref(
-    binder *b, const kt_tensors_decl *decl, kt_str index, int64_t at, kt_str *base)
-{
+    binder *b, const kt_tensors_decl *decl, kt_str index, int64_t at, kt_str *base) {
     static const kt_str none = {"", 0};
     const kt_str *prefix = b->source->prefix ? b->source->prefix : &none;
     int n_prefix = b->source->prefix ? b->source->n_prefix : 1;
@@ -310,8 +308,8 @@ static const kt_tensor_ref *find_ref(
         for (int p = 0; p < n_prefix; p++) {
             bool found;
             kt_str name = kt_model_subst(b->arena, decl->refs[i].name, index, at, &found);
-            kt_str full = kt_str_from(kt_arena_printf(
-                b->arena, "%.*s%.*s", KT_STR_ARG(prefix[p]), KT_STR_ARG(name)));
+            kt_str full = kt_str_from(
+                kt_arena_printf(b->arena, "%.*s%.*s", KT_STR_ARG(prefix[p]), KT_STR_ARG(name)));
             if (!kt_checkpoint_find(&b->model->checkpoint, full)) continue;
             *base = full;
             return &decl->refs[i];
@@ -320,13 +318,13 @@ static const kt_tensor_ref *find_ref(
 }
 
 // A stored tensor belongs to one weight, unless rows divide it or a list of names led here.
-static bool check_claims(
-    binder *b, const kt_stored *stored, const kt_tensors_decl *decl, const kt_tensor_ref *ref, int index)
-{
+static bool check_claims(binder *b, const kt_stored *stored, const kt_tensors_decl *decl,
+    const kt_tensor_ref *ref, int index) {
     const kt_weight *w = &b->weights.at[index];
     if (decl->n_refs > 1 && ref != &decl->refs[0]) return true;
     for (const claim *c = b->claims[stored - b->model->checkpoint.stored]; c; c = c->next) {
-        bool apart = w->row_from >= 0 && c->from >= 0 && (w->row_to <= c->from || w->row_from >= c->to);
+        bool apart =
+            w->row_from >= 0 && c->from >= 0 && (w->row_to <= c->from || w->row_from >= c->to);
         if (c->weight == index || apart) continue;
         kt_diag_error(b->diag, KT_RULE_WEIGHT, ref->at,
             "tensor '%.*s' is bound twice, to '%.*s' and to '%.*s'", KT_STR_ARG(stored->name),
@@ -336,8 +334,8 @@ static bool check_claims(
     return true;
 }
 
-static bool report_missing(binder *b, const kt_tensors_decl *decl, const kt_weight *w, kt_str index, int64_t at)
-{
+static bool report_missing(
+    binder *b, const kt_tensors_decl *decl, const kt_weight *w, kt_str index, int64_t at) {
     bool found;
     const kt_checkpoint *checkpoint = &b->model->checkpoint;
     kt_str name = kt_model_subst(b->arena, decl->refs[0].name, index, at, &found);
@@ -351,8 +349,7 @@ static bool report_missing(binder *b, const kt_tensors_decl *decl, const kt_weig
 }
 
 static bool bind_weight(binder *b, const kt_weight_decl *decl, const kt_tensors_decl *tensors,
-    const kt_weight *shape, kt_status *status, kt_err *err)
-{
+    const kt_weight *shape, kt_status *status, kt_err *err) {
     kt_weight w = *shape;
     kt_str base;
     kt_str index = kt_model_placeholder(decl->family.text);
@@ -367,25 +364,23 @@ static bool bind_weight(binder *b, const kt_weight_decl *decl, const kt_tensors_
     kt_weight *out = &b->weights.at[mine];
     out->format = w.linear ? find_format(b, base) : NULL;
     if (w.linear && !out->format)
-        return kt_diag_error(b->diag, KT_RULE_WEIGHT, w.at, "no format of plain numbers is installed");
-    if (w.linear)
-        out->part_types = KT_NEW_ARRAY(b->arena, kt_dtype, out->format->n_typevars);
-    ok = w.linear && out->format->when.n
-        ? bind_format(b, base, out, ref, mine, status, err)
-        : bind_plain(b, stored, ref, out, mine);
+        return kt_diag_error(
+            b->diag, KT_RULE_WEIGHT, w.at, "no format of plain numbers is installed");
+    if (w.linear) out->part_types = KT_NEW_ARRAY(b->arena, kt_dtype, out->format->n_typevars);
+    ok = w.linear && out->format->when.n ? bind_format(b, base, out, ref, mine, status, err)
+                                         : bind_plain(b, stored, ref, out, mine);
     return ok && check_claims(b, stored, tensors, ref, mine);
 }
 
-static const kt_tensors_decl *find_tensors(const binder *b, kt_str family)
-{
+static const kt_tensors_decl *find_tensors(const binder *b, kt_str family) {
     for (size_t i = 0; i < b->source->tensors.n; i++)
-        if (kt_str_eq(b->source->tensors.at[i].family.text, family)) return &b->source->tensors.at[i];
+        if (kt_str_eq(b->source->tensors.at[i].family.text, family))
+            return &b->source->tensors.at[i];
     return NULL;
 }
 
 // All weights of one family, up to the first mistake.
-static bool bind_family(binder *b, const kt_weight_decl *decl, kt_status *status, kt_err *err)
-{
+static bool bind_family(binder *b, const kt_weight_decl *decl, kt_status *status, kt_err *err) {
     kt_str index = kt_model_placeholder(decl->family.text);
     int64_t count = 1;
     if (index.n) {
@@ -393,8 +388,8 @@ static bool bind_family(binder *b, const kt_weight_decl *decl, kt_status *status
         for (int i = 0; i < b->model->n_indexes; i++)
             if (kt_str_eq(b->model->index_names[i], index)) found = i;
         if (found < 0) {
-            kt_diag_error(b->diag, KT_RULE_NAME, decl->family.at, "unknown index '$%.*s'",
-                KT_STR_ARG(index));
+            kt_diag_error(
+                b->diag, KT_RULE_NAME, decl->family.at, "unknown index '$%.*s'", KT_STR_ARG(index));
             kt_diag_near(b->diag, index, b->model->index_names, (size_t)b->model->n_indexes, true);
             return false;
         }
@@ -403,7 +398,8 @@ static bool bind_family(binder *b, const kt_weight_decl *decl, kt_status *status
     kt_weight w = {.at = decl->family.at, .linear = decl->type.base == KT_BASE_LINEAR};
     w.rank = decl->type.rank;
     for (int i = 0; i < w.rank; i++) {
-        if (!kt_expr_eval_int(decl->type.axis[i], b->env, "the type of a weight", b->diag, &w.shape[i]))
+        if (!kt_expr_eval_int(
+                decl->type.axis[i], b->env, "the type of a weight", b->diag, &w.shape[i]))
             return false;
         if (w.shape[i] < 1)
             return kt_diag_error(b->diag, KT_RULE_SHAPE, kt_expr_at(decl->type.axis[i]),
@@ -422,8 +418,7 @@ static bool bind_family(binder *b, const kt_weight_decl *decl, kt_status *status
 
 // ---- stored tensors that nobody took
 
-static bool ignored(const binder *b, kt_str name)
-{
+static bool ignored(const binder *b, kt_str name) {
     static const kt_str none = {"", 0};
     const kt_str *prefix = b->source->prefix ? b->source->prefix : &none;
     int n_prefix = b->source->prefix ? b->source->n_prefix : 1;
@@ -435,8 +430,7 @@ static bool ignored(const binder *b, kt_str name)
     return false;
 }
 
-static void check_stored(binder *b)
-{
+static void check_stored(binder *b) {
     const kt_checkpoint *checkpoint = &b->model->checkpoint;
     int unbound = 0;
     for (int64_t i = 0; i < checkpoint->n_stored; i++) {
@@ -461,8 +455,7 @@ static void check_stored(binder *b)
 }
 
 kt_status kt_model_bind(kt_model *model, kt_model_draft *draft, const kt_model_source *source,
-    const kt_registry *registry, const kt_env *env, kt_err *err)
-{
+    const kt_registry *registry, const kt_env *env, kt_err *err) {
     binder b = {.arena = draft->arena, .diag = draft->diag, .model = model, .draft = draft};
     b.source = source;
     b.env = env;

@@ -39,23 +39,20 @@ static const kt_key LOOP_KEYS[] = {
     {"read", true, KT_KEY_SCALAR},
 };
 
-static bool is_file_key(kt_str name)
-{
+static bool is_file_key(kt_str name) {
     for (int i = 0; i < N_FILE_KEYS; i++)
         if (kt_str_is(name, FILE_KEYS[i].name)) return true;
     return false;
 }
 
-static const kt_node *value_of(const kt_node *map, const char *key)
-{
+static const kt_node *value_of(const kt_node *map, const char *key) {
     const kt_pair *pair = kt_node_find(map, key);
     return pair ? pair->value : NULL;
 }
 
 // ---- params and their values
 
-static kt_pipe_param *draft_param(kt_pipe_draft *draft, kt_str name)
-{
+static kt_pipe_param *draft_param(kt_pipe_draft *draft, kt_str name) {
     for (size_t i = 0; i < draft->params.n; i++)
         if (kt_str_eq(draft->params.at[i].param.name, name)) return &draft->params.at[i];
     return NULL;
@@ -64,15 +61,13 @@ static kt_pipe_param *draft_param(kt_pipe_draft *draft, kt_str name)
 static const char *const KIND_NAMES[] = {
     "int", "f32", "bool", "string", "choice", "language", "text", "items", "image"};
 
-static bool read_param(kt_pipe_draft *draft, const kt_pair *pair)
-{
+static bool read_param(kt_pipe_draft *draft, const kt_pair *pair) {
     kt_str stem = kt_name_stem(pair->key);
     if (is_file_key(stem))
         return kt_diag_error(draft->diag, KT_RULE_NAME, pair->at,
             "'%.*s' is a key of the language, not a name for a parameter", KT_STR_ARG(stem));
     kt_pipe_param param = {0};
-    if (!kt_param_parse(
-            draft->arena, pair->key, pair->at, pair->value, draft->diag, &param.param))
+    if (!kt_param_parse(draft->arena, pair->key, pair->at, pair->value, draft->diag, &param.param))
         return false;
     kt_pipe_param *old = draft_param(draft, pair->key);
     if (!old) {
@@ -80,8 +75,9 @@ static bool read_param(kt_pipe_draft *draft, const kt_pair *pair)
         return true;
     }
     if (old->param.kind != param.param.kind) {
-        kt_diag_error(draft->diag, KT_RULE_TYPE, pair->at, "'%.*s' is of type %s in the base, got %s",
-            KT_STR_ARG(pair->key), KIND_NAMES[old->param.kind], KIND_NAMES[param.param.kind]);
+        kt_diag_error(draft->diag, KT_RULE_TYPE, pair->at,
+            "'%.*s' is of type %s in the base, got %s", KT_STR_ARG(pair->key),
+            KIND_NAMES[old->param.kind], KIND_NAMES[param.param.kind]);
         kt_diag_note_at(draft->diag, old->param.at, "declared");
         return false;
     }
@@ -90,8 +86,7 @@ static bool read_param(kt_pipe_draft *draft, const kt_pair *pair)
 }
 
 // What a top-level key may be: keys of the language, parameters, and stems of parameters.
-static const kt_str *known_keys(kt_pipe_draft *draft, size_t *n)
-{
+static const kt_str *known_keys(kt_pipe_draft *draft, size_t *n) {
     KT_VEC(kt_str) names = {0};
     for (int i = 0; i < N_FILE_KEYS; i++)
         KT_PUSH(draft->arena, &names, kt_str_from(FILE_KEYS[i].name));
@@ -104,8 +99,8 @@ static const kt_str *known_keys(kt_pipe_draft *draft, size_t *n)
     return names.at;
 }
 
-static bool set_value(kt_pipe_draft *draft, kt_str name, kt_place at, const kt_node *value, int depth)
-{
+static bool set_value(
+    kt_pipe_draft *draft, kt_str name, kt_place at, const kt_node *value, int depth) {
     kt_pipe_param *param = draft_param(draft, name);
     if (param) {
         if (!kt_param_check(&param->param, value, draft->diag)) return false;
@@ -139,8 +134,7 @@ static bool set_value(kt_pipe_draft *draft, kt_str name, kt_place at, const kt_n
 
 // ---- dims, state, stages
 
-static bool read_buckets(kt_pipe_draft *draft, const kt_node *list, kt_pipe_dim *dim)
-{
+static bool read_buckets(kt_pipe_draft *draft, const kt_node *list, kt_pipe_dim *dim) {
     int64_t *out = KT_NEW_ARRAY(draft->arena, int64_t, list->n);
     for (size_t i = 0; i < list->n; i++) {
         if (!kt_schema_int(list->items[i], "a bucket", draft->diag, &out[i])) return false;
@@ -155,8 +149,7 @@ static bool read_buckets(kt_pipe_draft *draft, const kt_node *list, kt_pipe_dim 
     return true;
 }
 
-static bool read_dim(kt_pipe_draft *draft, const kt_pair *pair)
-{
+static bool read_dim(kt_pipe_draft *draft, const kt_pair *pair) {
     kt_pipe_dim dim = {.name = {pair->key, pair->at}};
     for (size_t i = 0; i < draft->dims.n; i++) {
         if (!kt_str_eq(draft->dims.at[i].name.text, pair->key)) continue;
@@ -180,8 +173,7 @@ static bool read_dim(kt_pipe_draft *draft, const kt_pair *pair)
     return true;
 }
 
-static bool read_state(kt_pipe_draft *draft, const kt_pair *pair)
-{
+static bool read_state(kt_pipe_draft *draft, const kt_pair *pair) {
     kt_pipe_state state = {.name = {pair->key, pair->at}};
     for (size_t i = 0; i < draft->state.n; i++) {
         if (!kt_str_eq(draft->state.at[i].name.text, pair->key)) continue;
@@ -198,8 +190,7 @@ static bool read_state(kt_pipe_draft *draft, const kt_pair *pair)
     return true;
 }
 
-static bool read_loop(kt_pipe_draft *draft, const kt_node *map, kt_pipe_stage *stage)
-{
+static bool read_loop(kt_pipe_draft *draft, const kt_node *map, kt_pipe_stage *stage) {
     if (!kt_schema_check(map, "a loop", LOOP_KEYS, 3, false, draft->diag)) return false;
     stage->loop = true;
     stage->loop_most = kt_expr_node(draft->arena, value_of(map, "most"), draft->diag);
@@ -209,8 +200,7 @@ static bool read_loop(kt_pipe_draft *draft, const kt_node *map, kt_pipe_stage *s
     return stage->loop_most != NULL;
 }
 
-static bool read_each(kt_pipe_draft *draft, const kt_node *map, kt_pipe_stage *stage)
-{
+static bool read_each(kt_pipe_draft *draft, const kt_node *map, kt_pipe_stage *stage) {
     kt_link *links = KT_NEW_ARRAY(draft->arena, kt_link, map->n);
     for (size_t i = 0; i < map->n; i++) {
         const kt_pair *pair = &map->pairs[i];
@@ -226,8 +216,7 @@ static bool read_each(kt_pipe_draft *draft, const kt_node *map, kt_pipe_stage *s
     return true;
 }
 
-static bool read_steps(kt_pipe_draft *draft, const kt_node *list, kt_stage_draft *stage)
-{
+static bool read_steps(kt_pipe_draft *draft, const kt_node *list, kt_stage_draft *stage) {
     bool ok = true;
     for (size_t i = 0; i < list->n; i++) {
         kt_step step = {0};
@@ -245,8 +234,7 @@ static bool read_steps(kt_pipe_draft *draft, const kt_node *list, kt_stage_draft
     return ok;
 }
 
-static bool read_stage(kt_pipe_draft *draft, const kt_pair *pair)
-{
+static bool read_stage(kt_pipe_draft *draft, const kt_pair *pair) {
     for (size_t i = 0; i < draft->stages.n; i++) {
         if (!kt_str_eq(draft->stages.at[i].stage.name.text, pair->key)) continue;
         kt_diag_error(draft->diag, KT_RULE_EXTENDS, pair->at,
@@ -273,24 +261,22 @@ static bool read_stage(kt_pipe_draft *draft, const kt_pair *pair)
 
 typedef bool (*read_pair)(kt_pipe_draft *draft, const kt_pair *pair);
 
-static bool read_section(kt_pipe_draft *draft, const kt_node *root, const char *key, read_pair read)
-{
+static bool read_section(
+    kt_pipe_draft *draft, const kt_node *root, const char *key, read_pair read) {
     const kt_node *map = value_of(root, key);
     bool ok = true;
     for (size_t i = 0; map && i < map->n; i++) ok = read(draft, &map->pairs[i]) && ok;
     return ok;
 }
 
-static char *beside(kt_arena *arena, const char *path, kt_str name)
-{
+static char *beside(kt_arena *arena, const char *path, kt_str name) {
     const char *folder = kt_path_folder(arena, path);
     const char *file = kt_str_z(arena, name);
     return strcmp(folder, ".") == 0 ? kt_arena_copy(arena, file, strlen(file))
                                     : kt_path_join(arena, folder, file);
 }
 
-static bool read_include(kt_pipe_draft *draft, const kt_node *list, const char *path)
-{
+static bool read_include(kt_pipe_draft *draft, const kt_node *list, const char *path) {
     bool ok = true;
     for (size_t i = 0; list && i < list->n; i++) {
         const kt_node *item = list->items[i];
@@ -304,8 +290,8 @@ static bool read_include(kt_pipe_draft *draft, const kt_node *list, const char *
         for (size_t k = 0; k < draft->model_files.n; k++)
             known = known || strcmp(draft->model_files.at[k], file) == 0;
         if (!known && kt_os_stat(file).kind != KT_PATH_FILE)
-            ok = kt_diag_error(
-                draft->diag, KT_RULE_FILE, item->at, "no file '%s' to include", file);
+            ok =
+                kt_diag_error(draft->diag, KT_RULE_FILE, item->at, "no file '%s' to include", file);
         else if (!known)
             KT_PUSH(draft->arena, &draft->model_files, file);
     }
@@ -314,8 +300,7 @@ static bool read_include(kt_pipe_draft *draft, const kt_node *list, const char *
 
 static bool read_file(kt_pipe_draft *draft, const char *path, kt_place from);
 
-static bool read_base(kt_pipe_draft *draft, const kt_node *root, const char *path)
-{
+static bool read_base(kt_pipe_draft *draft, const kt_node *root, const char *path) {
     const kt_node *base = value_of(root, "extends");
     if (!base) return true;
     const char *file = beside(draft->arena, path, base->text);
@@ -331,8 +316,7 @@ static bool read_base(kt_pipe_draft *draft, const kt_node *root, const char *pat
     return read_file(draft, file, base->at);
 }
 
-static bool read_values(kt_pipe_draft *draft, const kt_node *root)
-{
+static bool read_values(kt_pipe_draft *draft, const kt_node *root) {
     bool ok = true;
     for (size_t i = 0; i < root->n; i++) {
         const kt_pair *pair = &root->pairs[i];
@@ -342,8 +326,7 @@ static bool read_values(kt_pipe_draft *draft, const kt_node *root)
     return ok;
 }
 
-static bool read_require(kt_pipe_draft *draft, const kt_node *list)
-{
+static bool read_require(kt_pipe_draft *draft, const kt_node *list) {
     bool ok = true;
     for (size_t i = 0; list && i < list->n; i++) {
         const kt_expr *expr = kt_expr_node(draft->arena, list->items[i], draft->diag);
@@ -355,8 +338,7 @@ static bool read_require(kt_pipe_draft *draft, const kt_node *list)
     return ok;
 }
 
-static bool read_file(kt_pipe_draft *draft, const char *path, kt_place from)
-{
+static bool read_file(kt_pipe_draft *draft, const char *path, kt_place from) {
     (void)from;
     const kt_node *root = kt_yaml_open(draft->arena, path, path, draft->diag);
     if (!root || !kt_schema_kind(root, "pipeline", draft->diag)) return false;
@@ -379,8 +361,7 @@ static bool read_file(kt_pipe_draft *draft, const char *path, kt_place from)
     return ok;
 }
 
-static void freeze(kt_pipe_draft *draft)
-{
+static void freeze(kt_pipe_draft *draft) {
     kt_pipeline *out = draft->out;
     kt_pipe_stage *stages = KT_NEW_ARRAY(draft->arena, kt_pipe_stage, draft->stages.n);
     for (size_t i = 0; i < draft->stages.n; i++) {
@@ -403,8 +384,7 @@ static void freeze(kt_pipe_draft *draft)
     out->n_model_files = (int)draft->model_files.n;
 }
 
-kt_pipeline *kt_pipeline_open(kt_arena *arena, const char *path, kt_diag *diag)
-{
+kt_pipeline *kt_pipeline_open(kt_arena *arena, const char *path, kt_diag *diag) {
     kt_pipeline *out = KT_NEW(arena, kt_pipeline);
     out->arena = arena;
     out->path = kt_arena_copy(arena, path, strlen(path));
@@ -419,27 +399,23 @@ kt_pipeline *kt_pipeline_open(kt_arena *arena, const char *path, kt_diag *diag)
 
 // ---- values after reading
 
-kt_pipe_param *kt_pipe_param_find(kt_pipeline *pipeline, kt_str name)
-{
+kt_pipe_param *kt_pipe_param_find(kt_pipeline *pipeline, kt_str name) {
     for (int i = 0; i < pipeline->n_params; i++)
         if (kt_str_eq(pipeline->params[i].param.name, name)) return &pipeline->params[i];
     return NULL;
 }
 
-const kt_pipe_param *kt_pipeline_param(const kt_pipeline *pipeline, kt_str name)
-{
+const kt_pipe_param *kt_pipeline_param(const kt_pipeline *pipeline, kt_str name) {
     for (int i = 0; i < pipeline->n_params; i++)
         if (kt_str_eq(pipeline->params[i].param.name, name)) return &pipeline->params[i];
     return NULL;
 }
 
-const kt_node *kt_pipe_param_node(const kt_pipe_param *param)
-{
+const kt_node *kt_pipe_param_node(const kt_pipe_param *param) {
     return param->value ? param->value : param->param.default_value;
 }
 
-bool kt_pipeline_set(kt_pipeline *pipeline, kt_str name, kt_str value, kt_diag *diag)
-{
+bool kt_pipeline_set(kt_pipeline *pipeline, kt_str name, kt_str value, kt_diag *diag) {
     kt_pipe_param *param = kt_pipe_param_find(pipeline, name);
     if (!param) {
         kt_str *known = KT_NEW_ARRAY(pipeline->arena, kt_str, pipeline->n_params);
@@ -457,15 +433,13 @@ bool kt_pipeline_set(kt_pipeline *pipeline, kt_str name, kt_str value, kt_diag *
     return true;
 }
 
-bool kt_pipeline_number(const kt_pipeline *pipeline, const char *name, kt_value *out)
-{
+bool kt_pipeline_number(const kt_pipeline *pipeline, const char *name, kt_value *out) {
     const kt_pipe_param *param = kt_pipeline_param(pipeline, kt_str_from(name));
     const kt_node *node = param ? kt_pipe_param_node(param) : NULL;
     return node && kt_param_number(&param->param, node, out);
 }
 
-char *kt_pipeline_model(const kt_pipeline *pipeline, kt_arena *arena)
-{
+char *kt_pipeline_model(const kt_pipeline *pipeline, kt_arena *arena) {
     const kt_pipe_param *param = kt_pipeline_param(pipeline, KT_STR("model"));
     const kt_node *node = param ? kt_pipe_param_node(param) : NULL;
     if (!node || node->kind != KT_NODE_SCALAR || node->text.n == 0) return NULL;

@@ -38,15 +38,14 @@ const kt_node *kt_pipe_param_node(const kt_pipe_param *param); // its value or d
 void kt_pipe_set_languages(kt_pipeline *pipeline);
 
 // The stem of a dotted name: "gen" of "gen.next".
-static inline kt_str kt_name_stem(kt_str name)
-{
+static inline kt_str kt_name_stem(kt_str name) {
     ptrdiff_t dot = kt_str_find(name, '.');
     return dot < 0 ? name : kt_str_slice(name, 0, (size_t)dot);
 }
 
-// Is `name` called `stem` or "<stem>.<something>"? *member gets what follows the dot (empty if nothing).
-static inline bool kt_name_in_group(kt_str name, kt_str stem, kt_str *member)
-{
+// Is `name` called `stem` or "<stem>.<something>"? *member gets what follows the dot (empty if
+// nothing).
+static inline bool kt_name_in_group(kt_str name, kt_str stem, kt_str *member) {
     if (!kt_str_starts(name, stem)) return false;
     if (name.n == stem.n) {
         *member = (kt_str){name.at + name.n, 0};

@@ -12,8 +12,7 @@ typedef struct printer {
 } printer;
 
 static void add(printer *p, const char *fmt, ...) KT_PRINTF(2, 3);
-static void add(printer *p, const char *fmt, ...)
-{
+static void add(printer *p, const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
     kt_buf_printfv(&p->line, fmt, args);
@@ -21,8 +20,7 @@ static void add(printer *p, const char *fmt, ...)
 }
 
 // Ends the line; `at` goes behind it.
-static void end(printer *p, kt_place at)
-{
+static void end(printer *p, kt_place at) {
     kt_buf_add(p->out, p->line.at, p->line.n);
     size_t width = kt_utf8_count((kt_str){p->line.at, p->line.n});
     kt_buf_printf(p->out, "%*s  # ", width < PLACE_COLUMN ? (int)(PLACE_COLUMN - width) : 0, "");
@@ -34,13 +32,11 @@ static void end(printer *p, kt_place at)
     kt_buf_clear(&p->line);
 }
 
-static void plain(printer *p, const char *text)
-{
+static void plain(printer *p, const char *text) {
     kt_buf_printf(p->out, "%s\n", text);
 }
 
-static void scalar(printer *p, const kt_node *node)
-{
+static void scalar(printer *p, const kt_node *node) {
     bool quote = node->text.n == 0 || node->quoted;
     add(p, quote ? "\"" : "");
     for (size_t i = 0; i < node->text.n; i++) {
@@ -57,8 +53,7 @@ static void scalar(printer *p, const kt_node *node)
 
 static void value(printer *p, const kt_node *node, int indent);
 
-static void list_lines(printer *p, const kt_node *node, int indent)
-{
+static void list_lines(printer *p, const kt_node *node, int indent) {
     for (size_t i = 0; i < node->n; i++) {
         add(p, "%*s-", indent, "");
         value(p, node->items[i], indent + 2);
@@ -66,8 +61,7 @@ static void list_lines(printer *p, const kt_node *node, int indent)
 }
 
 // The value of a key whose "key:" stands in the line already; ends the line.
-static void value(printer *p, const kt_node *node, int indent)
-{
+static void value(printer *p, const kt_node *node, int indent) {
     if (node->kind == KT_NODE_SCALAR) {
         add(p, " ");
         scalar(p, node);
@@ -85,8 +79,7 @@ static void value(printer *p, const kt_node *node, int indent)
     }
 }
 
-static void links(printer *p, const char *key, const kt_link *list, int n)
-{
+static void links(printer *p, const char *key, const kt_link *list, int n) {
     if (n == 0) return;
     add(p, ", %s: {", key);
     for (int i = 0; i < n; i++)
@@ -95,8 +88,7 @@ static void links(printer *p, const char *key, const kt_link *list, int n)
     add(p, " }");
 }
 
-static void givens(printer *p, const char *key, const kt_given *list, int n)
-{
+static void givens(printer *p, const char *key, const kt_given *list, int n) {
     if (n == 0) return;
     add(p, ", %s: {", key);
     for (int i = 0; i < n; i++) {
@@ -106,8 +98,7 @@ static void givens(printer *p, const char *key, const kt_given *list, int n)
     add(p, " }");
 }
 
-static void step(printer *p, const kt_step *s, int indent)
-{
+static void step(printer *p, const kt_step *s, int indent) {
     if (s->repeat.text.n) {
         add(p, "%*s- repeat: %.*s", indent, "", KT_STR_ARG(s->repeat.text));
         end(p, s->at);
@@ -134,8 +125,7 @@ static void step(printer *p, const kt_step *s, int indent)
     end(p, s->at);
 }
 
-static void stage(printer *p, const kt_pipe_stage *s)
-{
+static void stage(printer *p, const kt_pipe_stage *s) {
     add(p, "  %.*s:", KT_STR_ARG(s->name.text));
     end(p, s->name.at);
     if (s->graph) plain(p, "    graph: true");
@@ -154,8 +144,7 @@ static void stage(printer *p, const kt_pipe_stage *s)
     for (int i = 0; i < s->n_steps; i++) step(p, &s->steps[i], 6);
 }
 
-static void sizes(printer *p, const kt_pipeline *pipeline)
-{
+static void sizes(printer *p, const kt_pipeline *pipeline) {
     if (pipeline->n_dims) plain(p, "dims:");
     for (int i = 0; i < pipeline->n_dims; i++) {
         const kt_pipe_dim *dim = &pipeline->dims[i];
@@ -176,8 +165,7 @@ static void sizes(printer *p, const kt_pipeline *pipeline)
     }
 }
 
-void kt_pipeline_explain(const kt_pipeline *pipeline, kt_buf *out)
-{
+void kt_pipeline_explain(const kt_pipeline *pipeline, kt_buf *out) {
     printer p = {.out = out};
     kt_buf_printf(out, "# %s: %.*s\n", pipeline->path, KT_STR_ARG(pipeline->doc));
     kt_buf_printf(out, "name: %.*s\n", KT_STR_ARG(pipeline->name));

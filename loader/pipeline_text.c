@@ -10,8 +10,7 @@ static const kt_key ITEM_KEYS[] = {
     {"max_new", false, KT_KEY_SCALAR},
 };
 
-void kt_pipe_set_languages(kt_pipeline *pipeline)
-{
+void kt_pipe_set_languages(kt_pipeline *pipeline) {
     const kt_pipe_param *shared = kt_pipeline_param(pipeline, KT_STR("shared"));
     const kt_node *node = shared ? kt_pipe_param_node(shared) : NULL;
     pipeline->languages = NULL;
@@ -24,8 +23,7 @@ void kt_pipe_set_languages(kt_pipeline *pipeline)
 }
 
 // The chosen language and the place that chose it; empty if the pipeline has no such parameter.
-static kt_str chosen_language(const kt_pipeline *pipeline, kt_place *at)
-{
+static kt_str chosen_language(const kt_pipeline *pipeline, kt_place *at) {
     const kt_pipe_param *param = kt_pipeline_param(pipeline, KT_STR("language"));
     const kt_node *node = param ? kt_pipe_param_node(param) : NULL;
     if (!node || node->kind != KT_NODE_SCALAR) return (kt_str){"", 0};
@@ -33,16 +31,14 @@ static kt_str chosen_language(const kt_pipeline *pipeline, kt_place *at)
     return node->text;
 }
 
-static kt_str pick(const kt_node *text, kt_str language)
-{
+static kt_str pick(const kt_node *text, kt_str language) {
     if (text->kind != KT_NODE_MAP) return text->text;
     const kt_pair *pair = kt_node_find_str(text, language);
     if (!pair && text->n > 0) pair = &text->pairs[0];
     return pair && pair->value->kind == KT_NODE_SCALAR ? pair->value->text : (kt_str){"", 0};
 }
 
-bool kt_pipeline_text(const kt_pipeline *pipeline, const char *name, kt_str *out)
-{
+bool kt_pipeline_text(const kt_pipeline *pipeline, const char *name, kt_str *out) {
     const kt_pipe_param *param = kt_pipeline_param(pipeline, kt_str_from(name));
     const kt_node *node = param ? kt_pipe_param_node(param) : NULL;
     if (!node || node->kind == KT_NODE_LIST) return false;
@@ -52,9 +48,8 @@ bool kt_pipeline_text(const kt_pipeline *pipeline, const char *name, kt_str *out
 }
 
 // Languages of one text against those of the pipeline; a warning where the chosen one is missing.
-static bool check_text(
-    const kt_pipeline *pipeline, const kt_node *text, const char *what, kt_str owner, kt_diag *diag)
-{
+static bool check_text(const kt_pipeline *pipeline, const kt_node *text, const char *what,
+    kt_str owner, kt_diag *diag) {
     if (text->kind == KT_NODE_SCALAR) return true;
     if (text->kind != KT_NODE_MAP || text->n == 0)
         return kt_diag_error(diag, KT_RULE_VALUE, text->at,
@@ -69,8 +64,7 @@ static bool check_text(
         if (!known) {
             ok = kt_diag_error(diag, KT_RULE_NAME, pair->at,
                 "'%.*s' is no language of this pipeline", KT_STR_ARG(pair->key));
-            kt_diag_near(
-                diag, pair->key, pipeline->languages, (size_t)pipeline->n_languages, true);
+            kt_diag_near(diag, pair->key, pipeline->languages, (size_t)pipeline->n_languages, true);
             kt_diag_note(diag, "the languages of a pipeline are those of 'shared'");
         }
         if (pair->value->kind != KT_NODE_SCALAR)
@@ -86,25 +80,24 @@ static bool check_text(
     return ok;
 }
 
-static bool check_language(const kt_pipeline *pipeline, kt_diag *diag)
-{
+static bool check_language(const kt_pipeline *pipeline, kt_diag *diag) {
     kt_place at = {0};
     kt_str language = chosen_language(pipeline, &at);
     if (pipeline->n_languages == 0) return true;
     for (int i = 0; i < pipeline->n_languages; i++)
         if (kt_str_eq(pipeline->languages[i], language)) return true;
-    kt_diag_error(diag, KT_RULE_VALUE, at, "language '%.*s' is none of the pipeline's",
-        KT_STR_ARG(language));
+    kt_diag_error(
+        diag, KT_RULE_VALUE, at, "language '%.*s' is none of the pipeline's", KT_STR_ARG(language));
     kt_diag_near(diag, language, pipeline->languages, (size_t)pipeline->n_languages, true);
     kt_diag_note(diag, "the languages of a pipeline are those of 'shared'");
     return false;
 }
 
-static bool read_item(
-    const kt_pipeline *pipeline, const kt_node *node, int64_t top, kt_diag *diag, kt_pipe_item *out)
-{
+static bool read_item(const kt_pipeline *pipeline, const kt_node *node, int64_t top, kt_diag *diag,
+    kt_pipe_item *out) {
     if (!kt_schema_check(node, "an item", ITEM_KEYS, 4, false, diag)) return false;
-    const kt_node *name = kt_node_find(node, "name")->value, *ask = kt_node_find(node, "ask")->value;
+    const kt_node *name = kt_node_find(node, "name")->value,
+                  *ask = kt_node_find(node, "ask")->value;
     const kt_pair *title = kt_node_find(node, "title"), *max_new = kt_node_find(node, "max_new");
     bool ok = kt_schema_name(name, "the name of an item", diag, &out->name);
     if (!ok) return false;
@@ -127,8 +120,7 @@ static bool read_item(
 }
 
 bool kt_pipeline_items(
-    const kt_pipeline *pipeline, kt_arena *arena, kt_diag *diag, kt_pipe_item **out, int *n)
-{
+    const kt_pipeline *pipeline, kt_arena *arena, kt_diag *diag, kt_pipe_item **out, int *n) {
     const kt_pipe_param *param = kt_pipeline_param(pipeline, KT_STR("items"));
     const kt_node *list = param ? kt_pipe_param_node(param) : NULL;
     bool ok = check_language(pipeline, diag);
@@ -171,8 +163,7 @@ bool kt_pipeline_items(
 
 // ---- from the command line
 
-static const kt_node *new_map(kt_arena *arena, const kt_pair *pairs, size_t n)
-{
+static const kt_node *new_map(kt_arena *arena, const kt_pair *pairs, size_t n) {
     kt_node *node = KT_NEW(arena, kt_node);
     node->kind = KT_NODE_MAP;
     node->pairs = pairs;
@@ -180,8 +171,7 @@ static const kt_node *new_map(kt_arena *arena, const kt_pair *pairs, size_t n)
     return node;
 }
 
-bool kt_pipeline_ask(kt_pipeline *pipeline, kt_str question, kt_diag *diag)
-{
+bool kt_pipeline_ask(kt_pipeline *pipeline, kt_str question, kt_diag *diag) {
     kt_pipe_param *param = kt_pipe_param_find(pipeline, KT_STR("items"));
     kt_place nowhere = {0};
     if (!param || param->param.kind != KT_PARAM_ITEMS)
@@ -193,7 +183,8 @@ bool kt_pipeline_ask(kt_pipeline *pipeline, kt_str question, kt_diag *diag)
     kt_arena *arena = pipeline->arena;
     kt_pair *pairs = KT_NEW_ARRAY(arena, kt_pair, 2);
     pairs[0] = (kt_pair){KT_STR("name"), nowhere, kt_param_scalar(arena, KT_STR("answer"))};
-    pairs[1] = (kt_pair){KT_STR("ask"), nowhere, kt_param_scalar(arena, kt_str_copy(arena, question))};
+    pairs[1] =
+        (kt_pair){KT_STR("ask"), nowhere, kt_param_scalar(arena, kt_str_copy(arena, question))};
     const kt_node **items = KT_NEW_ARRAY(arena, const kt_node *, 1);
     items[0] = new_map(arena, pairs, 2);
     kt_node *list = KT_NEW(arena, kt_node);
@@ -204,8 +195,7 @@ bool kt_pipeline_ask(kt_pipeline *pipeline, kt_str question, kt_diag *diag)
     return true;
 }
 
-static const kt_node *capped(kt_arena *arena, const kt_node *item, int64_t most)
-{
+static const kt_node *capped(kt_arena *arena, const kt_node *item, int64_t most) {
     const kt_pair *own = kt_node_find(item, "max_new");
     int64_t value;
     if (!own || own->value->kind != KT_NODE_SCALAR || !kt_str_to_i64(own->value->text, &value) ||
@@ -221,8 +211,7 @@ static const kt_node *capped(kt_arena *arena, const kt_node *item, int64_t most)
     return node;
 }
 
-void kt_pipeline_cap(kt_pipeline *pipeline, int64_t max_tokens)
-{
+void kt_pipeline_cap(kt_pipeline *pipeline, int64_t max_tokens) {
     kt_arena *arena = pipeline->arena;
     kt_pipe_param *max_new = kt_pipe_param_find(pipeline, KT_STR("max_new"));
     kt_pipe_param *items = kt_pipe_param_find(pipeline, KT_STR("items"));
