@@ -85,8 +85,7 @@ static void fill_slices(writer *in, const void *value) {
     const kt_picture_grid *grid = in->request->grid;
     for (int row = 0; row < grid->rows; row++) {
         if (row > 0) add(in, PART_MARKUP, in->markup->row);
-        for (int col = 0; col < grid->cols; col++)
-            fill(in, in->markup->slice, holes, 1, NULL);
+        for (int col = 0; col < grid->cols; col++) fill(in, in->markup->slice, holes, 1, NULL);
     }
 }
 
@@ -383,8 +382,7 @@ static int number_of_line(kt_str line, size_t *at) {
     i += behind;
     // "1.5 metres" is no number of an item; "**1.**" and "1.)" end with more marks.
     if (digit_of(kt_str_slice(line, i, line.n), &bytes) >= 0) return 0;
-    while (i < line.n && line.at[i] == '*')
-        i++;
+    while (i < line.n && line.at[i] == '*') i++;
     *at = i;
     return number;
 }
@@ -399,8 +397,7 @@ static kt_str trim(kt_str text) {
 }
 
 int kt_chat_split(kt_str answer, int n, kt_str *answers) {
-    for (int i = 0; i < n; i++)
-        answers[i] = (kt_str){answer.at, 0};
+    for (int i = 0; i < n; i++) answers[i] = (kt_str){answer.at, 0};
     int found = 0, last = 0; // last: number of the item that is open, 0 none
     size_t begin = 0;
     for (size_t at = 0; n > 1 && at < answer.n;) {

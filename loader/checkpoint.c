@@ -250,8 +250,7 @@ kt_status kt_checkpoint_open(
 }
 
 void kt_checkpoint_close(kt_checkpoint *checkpoint) {
-    for (int i = 0; i < checkpoint->n_files; i++)
-        kt_os_close(checkpoint->files[i].file);
+    for (int i = 0; i < checkpoint->n_files; i++) kt_os_close(checkpoint->files[i].file);
     *checkpoint = (kt_checkpoint){0};
 }
 

@@ -1,8 +1,8 @@
 // A checkpoint: the stored tensors of a model folder, found by name, read by range.
 //
-// Headers are checked before anything is believed: sizes, offsets, overlaps, counts, names; nothing large
-// is allocated. Tensor data stays in the files until kt_checkpoint_read. Sharded safetensors go through
-// model.safetensors.index.json where there is one. Several threads may read at once.
+// Headers are checked before anything is believed: sizes, offsets, overlaps, counts, names; nothing
+// large is allocated. Tensor data stays in the files until kt_checkpoint_read. Sharded safetensors
+// go through model.safetensors.index.json where there is one. Several threads may read at once.
 #ifndef KT_LOADER_CHECKPOINT_H
 #define KT_LOADER_CHECKPOINT_H
 
@@ -16,8 +16,8 @@ typedef struct kt_stored {
     kt_dtype dtype;
     int rank;
     int64_t shape[KT_MAX_RANK];
-    int file;             // index into kt_checkpoint.files
-    int64_t offset;       // bytes from the start of the file
+    int file;       // index into kt_checkpoint.files
+    int64_t offset; // bytes from the start of the file
     int64_t bytes;
 } kt_stored;
 
@@ -27,23 +27,24 @@ typedef struct kt_checkpoint_file {
 } kt_checkpoint_file;
 
 typedef struct kt_checkpoint {
-    kt_arena *arena;    // holds everything but the open files
+    kt_arena *arena; // holds everything but the open files
     const char *folder;
     kt_checkpoint_file *files;
     int n_files;
-    kt_stored *stored;  // sorted by name
+    kt_stored *stored; // sorted by name
     int64_t n_stored;
-    int64_t bytes;      // of all tensors
+    int64_t bytes; // of all tensors
 } kt_checkpoint;
 
-// Opens the files of `folder` that match `pattern` ("*.safetensors"). Errors: EFILE (no such folder, no such file: the
-// message lists what is there), EFORMAT (damaged: file, tensor, what is wrong, remedy).
-kt_status kt_checkpoint_open(
-    kt_arena *arena, const char *folder, kt_str pattern, kt_checkpoint *out, kt_err *err) KT_MUST_CHECK;
+// Opens the files of `folder` that match `pattern` ("*.safetensors"). Errors: EFILE (no such
+// folder, no such file: the message lists what is there), EFORMAT (damaged: file, tensor, what is
+// wrong, remedy).
+kt_status kt_checkpoint_open(kt_arena *arena, const char *folder, kt_str pattern,
+    kt_checkpoint *out, kt_err *err) KT_MUST_CHECK;
 void kt_checkpoint_close(kt_checkpoint *checkpoint);
 const kt_stored *kt_checkpoint_find(const kt_checkpoint *checkpoint, kt_str name); // NULL if absent
 // Reads `size` bytes of the tensor's data from `offset` within it.
-kt_status kt_checkpoint_read(const kt_checkpoint *checkpoint, const kt_stored *stored, int64_t offset, void *out,
-    int64_t size, kt_err *err) KT_MUST_CHECK;
+kt_status kt_checkpoint_read(const kt_checkpoint *checkpoint, const kt_stored *stored,
+    int64_t offset, void *out, int64_t size, kt_err *err) KT_MUST_CHECK;
 
 #endif

@@ -58,8 +58,7 @@ void kt_detokenizer_init(
 void kt_detokenizer_push(kt_detokenizer *detokenizer, int32_t id, kt_buf *out) {
     if (!detokenizer->keep_special && kt_tokenizer_is_special(detokenizer->tokenizer, id)) return;
     kt_str bytes = kt_tokenizer_bytes(detokenizer->tokenizer, id);
-    for (size_t i = 0; i < bytes.n; i++)
-        push_byte(detokenizer, (uint8_t)bytes.at[i], out);
+    for (size_t i = 0; i < bytes.n; i++) push_byte(detokenizer, (uint8_t)bytes.at[i], out);
 }
 
 void kt_detokenizer_flush(kt_detokenizer *detokenizer, kt_buf *out) {

@@ -77,8 +77,7 @@ static size_t table_slots(size_t n) {
     enum { SMALL = 16 };
     if (n <= SMALL) return 0;
     size_t slots = 64;
-    while (slots < 2 * n)
-        slots *= 2;
+    while (slots < 2 * n) slots *= 2;
     return slots;
 }
 
@@ -87,8 +86,7 @@ static uint32_t *index_members(
     uint32_t *slots = KT_NEW_ARRAY(arena, uint32_t, n_slots);
     for (size_t i = 0; i < n; i++) {
         size_t at = (size_t)kt_str_hash(members[i].name) & (n_slots - 1);
-        while (slots[at] != 0)
-            at = (at + 1) & (n_slots - 1);
+        while (slots[at] != 0) at = (at + 1) & (n_slots - 1);
         slots[at] = (uint32_t)i + 1;
     }
     return slots;
@@ -115,8 +113,7 @@ static kt_json convert_object(kt_arena *arena, json_t *from) {
 static kt_json convert_list(kt_arena *arena, json_t *from) {
     size_t n = json_array_size(from);
     kt_json *items = KT_NEW_ARRAY(arena, kt_json, n);
-    for (size_t i = 0; i < n; i++)
-        items[i] = convert(arena, json_array_get(from, i));
+    for (size_t i = 0; i < n; i++) items[i] = convert(arena, json_array_get(from, i));
     return (kt_json){.kind = KT_JSON_LIST, .n = n, .as.items = items};
 }
 

@@ -457,26 +457,40 @@ static kt_status encode_all(encoder *in, kt_zoned text) {
     return encode_run(in, text, done, text.text.n);
 }
 
-kt_status kt_tokenizer_encode_zones(const kt_tokenizer *tokenizer, kt_arena *arena, kt_str text,
-    const kt_zone *zone, size_t n_zones, kt_ids *ids, kt_err *err) {
-    size_t covered = 0;
-    for (size_t i = 0; i < n_zones; i++) covered += zone[i].bytes;
-    KT_ASSERT(covered == text.n);
-    if (text.n > KT_TOKENIZER_TEXT_MAX) {
+// What can be encoded: short enough, valid UTF-8, and zones that end between characters.
+static kt_status check_text(kt_zoned text, kt_err *err) {
+    size_t size = text.text.n;
+    if (size > KT_TOKENIZER_TEXT_MAX) {
         return KT_FAIL(err, KT_EPROMPT,
-            "the text has %zu bytes, at most %d are allowed; shorten it", text.n,
+            "the text has %zu bytes, at most %d are allowed; shorten it", size,
             KT_TOKENIZER_TEXT_MAX);
     }
-    size_t invalid = kt_tokenizer_invalid_at(text);
-    if (invalid < text.n) {
+    size_t invalid = kt_tokenizer_invalid_at(text.text);
+    if (invalid < size) {
         return KT_FAIL(err, KT_EPROMPT,
             "the text is not valid UTF-8: byte 0x%02x at %zu; save it as UTF-8",
-            (unsigned char)text.at[invalid], invalid);
+            (unsigned char)text.text.at[invalid], invalid);
     }
+    size_t at = 0;
+    for (size_t i = 0; i < text.n_zones; i++) {
+        at += text.zones[i].bytes;
+        KT_ASSERT(at <= size);
+        if (at == size || ((unsigned char)text.text.at[at] & 0xC0) != 0x80) continue;
+        return KT_FAIL(err, KT_EPROMPT,
+            "the parts of the text meet inside a character, at byte %zu; save them as UTF-8", at);
+    }
+    KT_ASSERT(at == size);
+    return KT_OK;
+}
+
+kt_status kt_tokenizer_encode_zones(const kt_tokenizer *tokenizer, kt_arena *arena, kt_str text,
+    const kt_zone *zone, size_t n_zones, kt_ids *ids, kt_err *err) {
+    kt_zoned whole = {text, zone, n_zones};
+    KT_TRY(check_text(whole, err));
     kt_arena tmp = {0};
     encoder in = {.tokenizer = tokenizer, .tmp = &tmp, .arena = arena, .ids = ids, .err = err};
     in.bpe.arena = &tmp;
-    kt_status status = encode_all(&in, (kt_zoned){text, zone, n_zones});
+    kt_status status = encode_all(&in, whole);
     kt_cut_memory_deinit(&in.cut);
     kt_arena_deinit(&tmp);
     return status;

@@ -78,8 +78,7 @@ static const kt_added *longest_at(const kt_added_list *list, kt_str text, size_t
 void kt_added_find(kt_arena *arena, const kt_added_list *list, kt_zoned in, kt_added_matches *out) {
     if (list->n == 0) return;
     bool first[256] = {false};
-    for (size_t i = 0; i < list->n; i++)
-        first[(unsigned char)list->at[i].text.at[0]] = true;
+    for (size_t i = 0; i < list->n; i++) first[(unsigned char)list->at[i].text.at[0]] = true;
     zone_walk walk = {.in = in, .to = in.n_zones > 0 ? in.zones[0].bytes : 0};
     size_t done = 0;
     for (size_t at = 0; at < in.text.n;) {

@@ -29,8 +29,7 @@ static kt_str char_of(int b, char out[2]) {
     uint32_t code = (uint32_t)b;
     if (!is_itself(b)) {
         code = 256;
-        for (int i = 0; i < b; i++)
-            code += is_itself(i) ? 0 : 1;
+        for (int i = 0; i < b; i++) code += is_itself(i) ? 0 : 1;
     }
     if (code < 0x80) {
         out[0] = (char)code;
@@ -48,8 +47,7 @@ typedef struct alphabet {
 
 static alphabet make_alphabet(void) {
     alphabet out;
-    for (uint32_t code = 0; code < 0x144; code++)
-        out.byte[code] = (int16_t)byte_of(code);
+    for (uint32_t code = 0; code < 0x144; code++) out.byte[code] = (int16_t)byte_of(code);
     return out;
 }
 
@@ -187,11 +185,9 @@ static kt_status read_merges(reader *in, const kt_json *merges) {
             in->name, kt_json_describe(in->arena, merges), KT_BPE_ID_MAX);
     }
     in->out->n_slots = 16;
-    while (in->out->n_slots < 2 * merges->n)
-        in->out->n_slots *= 2;
+    while (in->out->n_slots < 2 * merges->n) in->out->n_slots *= 2;
     in->out->merges = KT_NEW_ARRAY(in->arena, struct kt_merge, in->out->n_slots);
-    for (size_t i = 0; i < in->out->n_slots; i++)
-        in->out->merges[i].left = -1;
+    for (size_t i = 0; i < in->out->n_slots; i++) in->out->merges[i].left = -1;
     kt_buf joined = {0};
     kt_status status = KT_OK;
     for (size_t i = 0; status == KT_OK && i < merges->n; i++)
@@ -319,8 +315,7 @@ static void push_pair(const kt_bpe *bpe, kt_bpe_memory *memory, int32_t at) {
 
 static void merge_all(const kt_bpe *bpe, kt_bpe_memory *memory, int32_t n) {
     memory->heap_n = 0;
-    for (int32_t i = 0; i + 1 < n; i++)
-        push_pair(bpe, memory, i);
+    for (int32_t i = 0; i + 1 < n; i++) push_pair(bpe, memory, i);
     while (memory->heap_n > 0) {
         struct kt_pair pair = heap_pop(memory);
         struct kt_symbol *left = &memory->symbols[pair.at];

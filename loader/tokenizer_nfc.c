@@ -74,8 +74,7 @@ size_t kt_space_at_end(kt_str text) {
     size_t end = text.n;
     while (end > 0) {
         size_t at = end - 1;
-        while (at > 0 && ((unsigned char)text.at[at] & 0xC0) == 0x80)
-            at--;
+        while (at > 0 && ((unsigned char)text.at[at] & 0xC0) == 0x80) at--;
         int32_t code;
         char_at(text, at, &code);
         if (!is_space(code)) break;

@@ -247,8 +247,7 @@ static void the_worked_prompt_is_exact(void **state) {
     at = put(put(put(put(at, 64, view), 3, row), 64, view), 13, tail);
     assert_int_equal(at - wanted, 228);
     int32_t next = 0;
-    for (int i = 0; i < 228; i++)
-        wanted[i] = wanted[i] == 0 ? --next : wanted[i];
+    for (int i = 0; i < 228; i++) wanted[i] = wanted[i] == 0 ? --next : wanted[i];
     kt_arena arena = {0};
     const kt_str asks[] = {KT_STR("What is in the image?")};
     kt_picture_grid grid = {.cols = 1, .rows = 2, .queries = 64};

@@ -183,6 +183,18 @@ static void a_special_token_never_reaches_into_a_users_zone(void **state) {
     kt_arena_deinit(&arena);
 }
 
+static void zones_end_between_characters(void **state) {
+    (void)state;
+    kt_arena arena = {0};
+    kt_zone zones[] = {{1, true}, {2, true}};
+    kt_ids ids = {0};
+    kt_err err = {0};
+    assert_int_equal(
+        kt_tokenizer_encode_zones(small, &arena, KT_STR("あ"), zones, 2, &ids, &err), KT_EPROMPT);
+    assert_non_null(strstr(err.text, "inside a character, at byte 1"));
+    kt_arena_deinit(&arena);
+}
+
 // Zones that allow nothing special must not change how plain text is encoded, wherever they are
 // cut.
 static void zones_do_not_cut_text(void **state) {
@@ -347,6 +359,44 @@ static void a_byte_without_a_token_is_refused(void **state) {
     kt_tokenizer_close(tokenizer);
 }
 
+// How many ids a text has by a tokenizer of few tokens.
+static size_t count_ids(const char *json, const char *text) {
+    kt_tokenizer *tokenizer = NULL;
+    kt_err err = {0};
+    if (kt_tokenizer_parse(kt_str_from(json), "t.json", &tokenizer, &err) != KT_OK)
+        fail_msg("%s", err.text);
+    kt_arena arena = {0};
+    kt_ids ids = {0};
+    if (kt_tokenizer_encode(tokenizer, &arena, kt_str_from(text), true, &ids, &err) != KT_OK)
+        fail_msg("%s", err.text);
+    kt_arena_deinit(&arena);
+    kt_tokenizer_close(tokenizer);
+    return ids.n;
+}
+
+#define CUT_BY(pattern, model)                                                                     \
+    "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","            \
+    "\"pattern\":{"                                                                                \
+    "\"Regex\":\"" pattern "\"},\"behavior\":\"Isolated\"}," LEVEL "]},\"model\":" model "}"
+// The only merge joins "!" with the first byte of U+180E (E1 A0 8E), or of U+00E9 (C3 A9).
+#define U180E                                                                                      \
+    "{\"vocab\":{\"!\":0,\"\\u00e1\":1,\"\\u0142\":2,\"\\u0130\":3,\"!\\u00e1\":4},\"merges\":["   \
+    "\"! \\u00e1\"]}"
+#define U00E9                                                                                      \
+    "{\"vocab\":{\"!\":0,\"\\u00c3\":1,\"\\u00a9\":2,\"!\\u00c3\":3},\"merges\":[\"! \\u00c3\"]}"
+
+// U+180E is no white space, in a set and outside; U+00E9 is a word character.
+static void classes_are_those_of_unicode(void **state) {
+    (void)state;
+    const char *space = "!\xE1\xA0\x8E", *word = "!\xC3\xA9";
+    assert_int_equal(count_ids(CUT_BY("[^\\\\s]+", U180E), space), 3);
+    assert_int_equal(count_ids(CUT_BY("\\\\s", U180E), space), 3);
+    assert_int_equal(count_ids(CUT_BY("\\\\S+", U180E), space), 3);
+    assert_int_equal(count_ids(CUT_BY("!", U180E), space), 4);
+    assert_int_equal(count_ids(CUT_BY("\\\\w+", U00E9), word), 3);
+    assert_int_equal(count_ids(CUT_BY("[x]", U00E9), word), 2);
+}
+
 // (a|aa)+[bc] takes exponential time on a run of a.
 static void a_pattern_that_would_hang_is_stopped(void **state) {
     (void)state;
@@ -382,11 +432,13 @@ int main(void) {
         cmocka_unit_test(zones_decide_where_special_tokens_are),
         cmocka_unit_test(a_special_token_never_reaches_into_a_users_zone),
         cmocka_unit_test(zones_do_not_cut_text),
+        cmocka_unit_test(zones_end_between_characters),
         cmocka_unit_test(invalid_text_is_refused_with_its_place),
         cmocka_unit_test(long_pieces_take_no_square_time),
         cmocka_unit_test(too_long_a_text_is_refused),
         cmocka_unit_test(damaged_files_are_refused),
         cmocka_unit_test(a_byte_without_a_token_is_refused),
+        cmocka_unit_test(classes_are_those_of_unicode),
         cmocka_unit_test(a_pattern_that_would_hang_is_stopped),
         cmocka_unit_test(a_sentencepiece_model_is_refused),
     };

@@ -30,6 +30,7 @@ CORPUS = [
     "構図はどうなっていますか。色、光、雰囲気はどうですか。",
     "user\nassistant\nsystem\n1. 2. 3.\n",
     "カメラとガラスのコップが机の上にあります。",
+    "aaaaaaaa baaad zzzz nnnnn ののののの",
 ]
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<image>", "</image>", "<slice>", "</slice>", "<unk>"]
@@ -45,6 +46,7 @@ FIXED = [
     "اَلْعَرَبِيَّةُ", "हिन्दी में", "Ελληνικά", "русский ёж", "ภาษาไทย", "中文字符", "한국어", "Zażółć gęślą jaźń", "\U0010ffff\ufffd\ufeff",
     "def f(x):\n    return x ** 2  # comment\n\n\n", "https://example.org/?a=1&b=%E3%81%82", "===---+++***", "a" * 1000, " " * 300,
     "の" * 200, "ab" * 500 + "!", "\n" * 50 + "x", "\t \t \n x", "TAG_STRIP  TAG_LEFT <cat> TAG_RIGHT  x", "ねこ\u3099ねこ <cat><cat> cat",
+    "x  TAG_LEFT y \n TAG_STRIP\t z", "\u3000TAG_STRIP", " \u00a0\u2003TAG_LEFT", "aaa", "aaaaa", "zzz", "baaab",
 ]
 
 
