@@ -24,8 +24,8 @@ enum {
     N_RETRIES = 2, // of an open that another process stands in the way of
 };
 
-static const int64_t MAX_BYTES = 256 << 20;
-static const char MAGIC[4] = {'K', 'T', 'C', '1'};
+static const int64_t max_cache_bytes = 256 << 20;
+static const char magic[4] = {'K', 'T', 'C', '1'};
 
 struct kt_cache {
     kt_arena arena;
@@ -43,13 +43,11 @@ static int by_name(const void *a, const void *b) {
 
 static void hash_headers(kt_hasher *hasher, const kt_device_header *headers) {
     size_t n = 0;
-    while (headers != NULL && headers[n].name != NULL)
-        n++;
+    while (headers != NULL && headers[n].name != NULL) n++;
     kt_arena tmp = {0};
-    const kt_device_header **sorted = kt_arena_array(&tmp, n + 1, sizeof *sorted);
-    for (size_t i = 0; i < n; i++)
-        sorted[i] = &headers[i];
-    qsort(sorted, n, sizeof *sorted, by_name);
+    const kt_device_header **sorted = KT_NEW_ARRAY(&tmp, const kt_device_header *, n + 1);
+    for (size_t i = 0; i < n; i++) sorted[i] = &headers[i];
+    qsort(sorted, n, sizeof(const kt_device_header *), by_name);
     for (size_t i = 0; i < n; i++) {
         kt_hasher_field(hasher, sorted[i]->name, strlen(sorted[i]->name));
         kt_hasher_field(hasher, sorted[i]->text, sorted[i]->size);
@@ -83,8 +81,7 @@ kt_hash kt_cache_key(const kt_cache_inputs *inputs) {
 // ---- payload
 
 static void put32(unsigned char *to, uint32_t value) {
-    for (int i = 0; i < 4; i++)
-        to[i] = (unsigned char)(value >> 8 * i);
+    for (int i = 0; i < 4; i++) to[i] = (unsigned char)(value >> 8 * i);
 }
 
 static uint32_t get32(const unsigned char *p) {
@@ -118,8 +115,7 @@ static void encode_kernel(kt_buf *out, const kt_cubin_kernel *k) {
 
 kt_str kt_cache_encode(kt_arena *arena, const kt_cache_entry *entry) {
     kt_buf out = {0};
-    for (int i = 0; i < entry->info.n_kernels; i++)
-        encode_kernel(&out, &entry->info.kernels[i]);
+    for (int i = 0; i < entry->info.n_kernels; i++) encode_kernel(&out, &entry->info.kernels[i]);
     add32(&out, TAG_CUBIN);
     add32(&out, (uint32_t)entry->cubin.n);
     kt_buf_add(&out, entry->cubin.at, entry->cubin.n);
@@ -131,7 +127,8 @@ kt_str kt_cache_encode(kt_arena *arena, const kt_cache_entry *entry) {
 // Takes what only the record knows, the spill bytes, and compares the rest with the cubin.
 static kt_status decode_kernel(kt_str record, kt_cubin_kernel *kernels, int n, kt_err *err) {
     const unsigned char *p = (const unsigned char *)record.at;
-    if (record.n < 4 * KERNEL_NUMBERS) return KT_FAIL(err, KT_EFORMAT, "a kernel cut short");
+    if (record.n < (size_t)4 * KERNEL_NUMBERS)
+        return KT_FAIL(err, KT_EFORMAT, "a kernel cut short");
     uint32_t n_params = get32(p + 28);
     size_t head = 4 * (KERNEL_NUMBERS + 2 * (size_t)n_params);
     if (n_params > KT_CUBIN_MAX_PARAMS || record.n < head)
@@ -244,7 +241,7 @@ static kt_status check_file(
     kt_arena *arena, kt_str file, kt_hash key, kt_cache_entry *out, kt_err *err) {
     const unsigned char *p = (const unsigned char *)file.at;
     if (file.n < HEADER_BYTES) return KT_FAIL(err, KT_EFORMAT, "too short");
-    if (memcmp(p, MAGIC, sizeof MAGIC) != 0 || get32(p + 4) != FORMAT_VERSION)
+    if (memcmp(p, magic, sizeof magic) != 0 || get32(p + 4) != FORMAT_VERSION)
         return KT_FAIL(err, KT_EFORMAT, "another format");
     if (memcmp(p + 8, key.bytes, sizeof key.bytes) != 0)
         return KT_FAIL(err, KT_EFORMAT, "the entry of another key");
@@ -290,7 +287,7 @@ void kt_cache_put(kt_cache *cache, kt_hash key, const kt_cache_entry *entry) {
     kt_str payload = kt_cache_encode(&tmp, entry);
     kt_hash hash = kt_hash_bytes(payload.at, payload.n);
     kt_buf file = {0};
-    kt_buf_add(&file, MAGIC, sizeof MAGIC);
+    kt_buf_add(&file, magic, sizeof magic);
     add32(&file, FORMAT_VERSION);
     kt_buf_add(&file, key.bytes, sizeof key.bytes);
     add32(&file, (uint32_t)payload.n);
@@ -305,7 +302,7 @@ void kt_cache_put(kt_cache *cache, kt_hash key, const kt_cache_entry *entry) {
     kt_arena_deinit(&tmp);
     if (cache->evicted) return;
     cache->evicted = true;
-    (void)kt_cache_evict(cache, MAX_FILES, MAX_BYTES, false);
+    (void)kt_cache_evict(cache, MAX_FILES, max_cache_bytes, false);
 }
 
 void kt_cache_drop(kt_cache *cache, kt_hash key) {

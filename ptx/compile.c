@@ -36,18 +36,17 @@ struct kt_compiler {
     int counts[4];        // by kt_compile_from
 };
 
-static const char *const FROM_NAMES[] = {"pack", "cache", "nvrtc", "before"};
+static const char *const from_names[] = {"pack", "cache", "nvrtc", "before"};
 
 const char *kt_compile_from_name(kt_compile_from from) {
-    return FROM_NAMES[from];
+    return from_names[from];
 }
 
 // ---- open and close
 
 static kt_status open_packs(kt_compiler *compiler, kt_err *err) {
     const kt_compiler_options *options = &compiler->options;
-    compiler->packs =
-        kt_arena_array(&compiler->arena, (size_t)options->n_packs, sizeof *compiler->packs);
+    compiler->packs = KT_NEW_ARRAY(&compiler->arena, kt_pack *, options->n_packs);
     for (int i = 0; i < options->n_packs; i++) {
         if (kt_os_stat(options->packs[i]).kind == KT_PATH_NONE) continue;
         KT_TRY(kt_pack_open(options->packs[i], &compiler->packs[compiler->n_packs], err));
@@ -87,8 +86,7 @@ void kt_compiler_close(kt_compiler *compiler) {
         compiler->records = one->next;
         free_record(one);
     }
-    for (int i = 0; i < compiler->n_packs; i++)
-        kt_pack_close(compiler->packs[i]);
+    for (int i = 0; i < compiler->n_packs; i++) kt_pack_close(compiler->packs[i]);
     kt_cache_close(compiler->cache);
     kt_nvrtc_close(compiler->nvrtc);
     kt_arena_deinit(&compiler->arena);
@@ -341,8 +339,7 @@ static kt_status compile_records(
     // Also for one: the compiler wants more stack than a main thread may have.
     for (int i = 0; i < n_threads; i++)
         threads[i] = kt_os_thread_start(work_on, &w, KT_NVRTC_STACK);
-    for (int i = 0; i < n_threads; i++)
-        kt_os_thread_join(threads[i]);
+    for (int i = 0; i < n_threads; i++) kt_os_thread_join(threads[i]);
     kt_os_mutex_free(w.mutex);
     return KT_OK;
 }

@@ -153,6 +153,7 @@ static const char *keep(const reader *r, const char *text) {
 
 // A kernel is a function symbol marked as an entry; its code is the section it lies in.
 static kt_status read_kernels(reader *r) {
+    KT_ASSERT(r->symbols != NULL); // read_sections has found them
     uint64_t n = r->symbols->size / ELF_SYMBOL;
     for (uint32_t i = 0; i < n && i < UINT32_MAX; i++) {
         const unsigned char *s = symbol_at(r, i);
@@ -244,7 +245,7 @@ static kt_status note_block(
     if (attribute == INFO_MAX_THREADS && size >= 12) {
         uint64_t threads = get32(value);
         for (int i = 1; i < 3; i++) {
-            uint32_t more = get32(value + 4 * i);
+            uint32_t more = get32(value + (size_t)i * 4);
             if (threads > 1024 || more > 1024) return bad(r, "an impossible number of threads");
             threads *= more;
         }
@@ -275,10 +276,10 @@ static kt_status read_info(reader *r, const section *s, kt_cubin_kernel *kernel)
 
 // "Cuda compilation tools, release 13.0, V13.0.88"
 static void read_tool(reader *r, const section *s) {
-    static const char MARK[] = ", V";
+    static const char mark[] = ", V";
     const char *at = (const char *)r->bytes + s->at;
-    for (uint64_t i = 0; i + sizeof MARK < s->size; i++) {
-        if (memcmp(at + i, MARK, sizeof MARK - 1) != 0) continue;
+    for (uint64_t i = 0; i + sizeof mark < s->size; i++) {
+        if (memcmp(at + i, mark, sizeof mark - 1) != 0) continue;
         size_t n = 0;
         const char *version = at + i + 2;
         while (i + 2 + n < s->size && n + 1 < sizeof r->out->tool &&

@@ -35,7 +35,7 @@ enum {
     X(nvrtcGetSupportedArchs, (int *archs))
 
 struct kt_nvrtc {
-#define FIELD(name, params) int(*name) params;
+#define FIELD(name, params) int(*name) params; // NOLINT(bugprone-macro-parentheses)
     NVRTC_LIST(FIELD)
 #undef FIELD
     const char *(*nvrtcGetErrorString)(int code);
@@ -51,7 +51,7 @@ typedef struct row {
 } row;
 
 #define ROW(name, params) {#name, offsetof(kt_nvrtc, name)},
-static const row ROWS[] = {
+static const row rows[] = {
     NVRTC_LIST(ROW){"nvrtcGetErrorString", offsetof(kt_nvrtc, nvrtcGetErrorString)},
     {"nvrtcSetFlowCallback", offsetof(kt_nvrtc, nvrtcSetFlowCallback)}, // optional: the last
 };
@@ -64,7 +64,7 @@ typedef struct extra_option {
     const char *text;
 } extra_option;
 
-static const extra_option EXTRA[] = {
+static const extra_option extra_options[] = {
     {12, 0, "--ptxas-options=-v"}, // registers, stack and spills of each kernel in the log
     {12, 0, "--ptxas-options=--warn-on-spills"},
     {12, 9, "--no-cache"},            // the driver's cache: it would start CUDA inside this process
@@ -76,13 +76,13 @@ static bool at_least(const kt_nvrtc_id *id, int major, int minor) {
 }
 
 static kt_status resolve(kt_nvrtc *nvrtc, kt_os_library *library, const char *path, kt_err *err) {
-    size_t n = sizeof ROWS / sizeof ROWS[0];
+    size_t n = sizeof rows / sizeof rows[0];
     for (size_t i = 0; i < n; i++) {
-        kt_os_function function = kt_os_library_function(library, ROWS[i].name);
+        kt_os_function function = kt_os_library_function(library, rows[i].name);
         if (function == NULL && i + 1 < n)
             return KT_FAIL(
-                err, KT_ECOMPILE, "'%s' lacks %s: not a usable NVRTC", path, ROWS[i].name);
-        memcpy((char *)nvrtc + ROWS[i].field, &function, sizeof function);
+                err, KT_ECOMPILE, "'%s' lacks %s: not a usable NVRTC", path, rows[i].name);
+        memcpy((char *)nvrtc + rows[i].field, &function, sizeof function);
     }
     return KT_OK;
 }
@@ -103,6 +103,7 @@ static kt_status load(const kt_nvrtc_place *place, kt_nvrtc *nvrtc, kt_err *err)
     }
     kt_buf_deinit(&why);
     KT_TRY(resolve(nvrtc, library, place->library, err));
+    KT_ASSERT(nvrtc->nvrtcVersion != NULL);
     int major = 0, minor = 0;
     if (nvrtc->nvrtcVersion(&major, &minor) != 0 || major != place->id.major ||
         minor != place->id.minor)
@@ -166,8 +167,7 @@ static ptrdiff_t find_text(kt_str in, const char *what) {
 static bool number_before(kt_str line, const char *what, int *out) {
     ptrdiff_t at = find_text(line, what);
     ptrdiff_t start = at;
-    while (start > 0 && isdigit((unsigned char)line.at[start - 1]))
-        start--;
+    while (start > 0 && isdigit((unsigned char)line.at[start - 1])) start--;
     int64_t value;
     if (at <= 0 || start == at ||
         !kt_str_to_i64(kt_str_slice(line, (size_t)start, (size_t)at), &value) || value > INT32_MAX)
@@ -225,13 +225,12 @@ static kt_str get_text(kt_arena *arena, nvrtc_program program,
 // seen.
 static void note_ptx_line(
     kt_nvrtc *nvrtc, nvrtc_program program, kt_str message, kt_arena *arena, kt_err *err) {
-    static const char MARK[] = "ptx input, line ";
-    ptrdiff_t at = find_text(message, MARK);
+    static const char mark[] = "ptx input, line ";
+    ptrdiff_t at = find_text(message, mark);
     if (at < 0) return;
-    kt_str rest = kt_str_slice(message, (size_t)at + sizeof MARK - 1, message.n);
+    kt_str rest = kt_str_slice(message, (size_t)at + sizeof mark - 1, message.n);
     size_t digits = 0;
-    while (digits < rest.n && isdigit((unsigned char)rest.at[digits]))
-        digits++;
+    while (digits < rest.n && isdigit((unsigned char)rest.at[digits])) digits++;
     int64_t wanted;
     if (!kt_str_to_i64(kt_str_slice(rest, 0, digits), &wanted)) return;
     kt_str ptx = get_text(arena, program, nvrtc->nvrtcGetPTXSize, nvrtc->nvrtcGetPTX);
@@ -258,8 +257,7 @@ static kt_status explain(kt_nvrtc *nvrtc, nvrtc_program program, int code,
     if (code == NVRTC_CANCELLED && source->stop != NULL && *source->stop != 0)
         return KT_FAIL(err, KT_EINTERRUPTED, "compiling '%s' was given up", source->name);
     kt_str quote = first_error(out->log);
-    while (quote.n > 0 && isspace((unsigned char)quote.at[quote.n - 1]))
-        quote.n--;
+    while (quote.n > 0 && isspace((unsigned char)quote.at[quote.n - 1])) quote.n--;
     kt_err_set(err, KT_ECOMPILE, "'%s' does not compile (%s):\n%.*s", source->name,
         nvrtc->nvrtcGetErrorString(code), KT_STR_ARG(quote));
     if (code == NVRTC_BUILTINS)
@@ -277,8 +275,7 @@ static int ask_to_stop(void *payload, void *reserved) {
 static nvrtc_program create(
     kt_nvrtc *nvrtc, const kt_nvrtc_source *source, kt_arena *arena, int *code) {
     int n = 0;
-    while (source->headers != NULL && source->headers[n].name != NULL)
-        n++;
+    while (source->headers != NULL && source->headers[n].name != NULL) n++;
     const char **texts = kt_arena_array(arena, (size_t)n + 1, sizeof *texts);
     const char **names = kt_arena_array(arena, (size_t)n + 1, sizeof *names);
     for (int i = 0; i < n; i++) {
@@ -294,14 +291,14 @@ static nvrtc_program create(
 // The given options, then those that only concern this compiler.
 static const char **all_options(
     const kt_nvrtc *nvrtc, const kt_nvrtc_source *source, kt_arena *arena, int *n) {
-    size_t n_extra = sizeof EXTRA / sizeof EXTRA[0];
+    size_t n_extra = sizeof extra_options / sizeof extra_options[0];
     const char **options =
         kt_arena_array(arena, (size_t)source->n_options + n_extra, sizeof *options);
     *n = 0;
-    for (int i = 0; i < source->n_options; i++)
-        options[(*n)++] = source->options[i];
+    for (int i = 0; i < source->n_options; i++) options[(*n)++] = source->options[i];
     for (size_t i = 0; i < n_extra; i++)
-        if (at_least(&nvrtc->id, EXTRA[i].major, EXTRA[i].minor)) options[(*n)++] = EXTRA[i].text;
+        if (at_least(&nvrtc->id, extra_options[i].major, extra_options[i].minor))
+            options[(*n)++] = extra_options[i].text;
     return options;
 }
 

@@ -18,7 +18,7 @@
 enum { NEWEST_MAJOR = 15, OLDEST_MAJOR = 12, NEWEST_MINOR = 12, MAX_FOLDERS = 128 };
 
 // Where the files may lie below a folder that stands for an installation.
-static const char *const BELOW[] = {
+static const char *const places[] = {
     "",
     "nvrtc",
     "nvidia/cuda_nvrtc/lib", // the wheel of CUDA 12
@@ -36,7 +36,7 @@ static const char *const BELOW[] = {
 };
 
 #ifndef _WIN32
-static const char *const SYSTEM_FOLDERS[] = {
+static const char *const system_folders[] = {
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
     "/usr/lib64",
@@ -79,8 +79,8 @@ static void try_folder(search *s, const char *folder) {
 
 static void try_install(search *s, const char *folder) {
     if (folder == NULL || folder[0] == 0) return;
-    for (size_t i = 0; i < sizeof BELOW / sizeof BELOW[0]; i++)
-        try_folder(s, BELOW[i][0] == 0 ? folder : kt_path_join(s->arena, folder, BELOW[i]));
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        try_folder(s, places[i][0] == 0 ? folder : kt_path_join(s->arena, folder, places[i]));
 }
 
 // Folders of `parent` whose names begin with `start`, the last in order of names first.
@@ -130,8 +130,8 @@ static void try_everything(search *s) {
     try_install(s, "/usr/local/cuda");
     try_children(s, "/usr/local", "cuda-", "");
     try_list(s, "LD_LIBRARY_PATH");
-    for (size_t i = 0; i < sizeof SYSTEM_FOLDERS / sizeof SYSTEM_FOLDERS[0]; i++)
-        try_folder(s, SYSTEM_FOLDERS[i]);
+    for (size_t i = 0; i < sizeof system_folders / sizeof system_folders[0]; i++)
+        try_folder(s, system_folders[i]);
 #else
     try_list(s, "PATH");
 #endif
@@ -157,8 +157,7 @@ kt_status kt_nvrtc_find(kt_arena *arena, kt_nvrtc_place *out, kt_err *err) {
         return KT_OK;
     }
     kt_err_set(err, KT_ECOMPILE, "NVIDIA's run-time compiler (NVRTC) is not on this machine");
-    for (size_t i = 0; i < s.tried.n && i < 8; i++)
-        kt_err_note(err, "not in '%s'", s.tried.at[i]);
+    for (size_t i = 0; i < s.tried.n && i < 8; i++) kt_err_note(err, "not in '%s'", s.tried.at[i]);
     kt_err_note(err,
         "install the CUDA toolkit or the Python package nvidia-cuda-nvrtc-cu12, or set "
         "KOTARO_NVRTC to the folder that has it");

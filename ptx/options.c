@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const FIXED[] = {
+static const char *const fixed_options[] = {
     "-std=c++17",
     "-default-device",     // functions without a mark are device code
     "--no-source-include", // an include never reads the current folder
@@ -32,8 +32,7 @@ kt_status kt_options_define(kt_options *options, const char *name, const char *v
         return KT_FAIL(err, KT_EOP, "macro 'KT_OP_ABI' is Kotaro's own");
     const char *kept = kt_arena_copy(options->arena, value, strlen(value));
     size_t at = 0;
-    while (at < options->macros.n && strcmp(options->macros.at[at].name, name) < 0)
-        at++;
+    while (at < options->macros.n && strcmp(options->macros.at[at].name, name) < 0) at++;
     if (at < options->macros.n && strcmp(options->macros.at[at].name, name) == 0) {
         options->macros.at[at].value = kept;
         return KT_OK;
@@ -53,13 +52,12 @@ kt_status kt_options_define_int(kt_options *options, const char *name, int64_t v
 }
 
 const char **kt_options_list(const kt_options *options, kt_arena *arena, int arch, int *n) {
-    size_t n_fixed = sizeof FIXED / sizeof FIXED[0];
+    size_t n_fixed = sizeof fixed_options / sizeof fixed_options[0];
     const char **list = kt_arena_array(arena, options->macros.n + n_fixed + 3, sizeof *list);
     int at = 0;
     char suffix[2] = {options->suffix, 0};
     list[at++] = kt_arena_printf(arena, "--gpu-architecture=sm_%d%s", arch, suffix);
-    for (size_t i = 0; i < n_fixed; i++)
-        list[at++] = FIXED[i];
+    for (size_t i = 0; i < n_fixed; i++) list[at++] = fixed_options[i];
     if (options->line_info) list[at++] = "-lineinfo";
     list[at++] = kt_arena_printf(arena, "-DKT_OP_ABI=%d", KT_OP_ABI);
     for (size_t i = 0; i < options->macros.n; i++)

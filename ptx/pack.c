@@ -18,11 +18,11 @@ enum {
     MAX_PAYLOAD = 64 << 20,
 };
 
-static const char MAGIC[4] = {'K', 'T', 'P', '1'};
+static const char magic[4] = {'K', 'T', 'P', '1'};
 
 // Architectures that packs are made for, and that code may come from for a later minor version. 87
 // is a board of its own.
-static const int ARCHS[] = {121, 120, 110, 103, 100, 90, 89, 88, 86, 80};
+static const int archs[] = {121, 120, 110, 103, 100, 90, 89, 88, 86, 80};
 
 typedef struct pack_file {
     struct pack_file *next;
@@ -47,8 +47,7 @@ static void add_number(kt_buf *buf, uint64_t value, int bytes) {
 
 static uint64_t get_number(const unsigned char *p, int bytes) {
     uint64_t value = 0;
-    for (int i = 0; i < bytes; i++)
-        value |= (uint64_t)p[i] << 8 * i;
+    for (int i = 0; i < bytes; i++) value |= (uint64_t)p[i] << 8 * i;
     return value;
 }
 
@@ -60,11 +59,10 @@ static int by_key(const void *a, const void *b) {
 kt_status kt_pack_write(
     const char *path, const char *tool, const kt_pack_item *items, int n, kt_err *err) {
     kt_arena tmp = {0};
-    const kt_pack_item **sorted = kt_arena_array(&tmp, (size_t)n + 1, sizeof *sorted);
+    const kt_pack_item **sorted = KT_NEW_ARRAY(&tmp, const kt_pack_item *, n + 1);
     int n_kept = 0;
-    for (int i = 0; i < n; i++)
-        sorted[i] = &items[i];
-    qsort(sorted, (size_t)n, sizeof *sorted, by_key);
+    for (int i = 0; i < n; i++) sorted[i] = &items[i];
+    qsort(sorted, (size_t)n, sizeof(const kt_pack_item *), by_key);
     for (int i = 0; i < n; i++)
         if (n_kept == 0 || by_key(&sorted[n_kept - 1], &sorted[i]) != 0)
             sorted[n_kept++] = sorted[i];
@@ -82,7 +80,7 @@ kt_status kt_pack_write(
     char text[32] = {0};
     (void)snprintf(text, sizeof text, "%s", tool);
     kt_hash hash = kt_hash_bytes(index.at, index.n);
-    kt_buf_add(&file, MAGIC, sizeof MAGIC);
+    kt_buf_add(&file, magic, sizeof magic);
     add_number(&file, FORMAT_VERSION, 4);
     add_number(&file, (uint64_t)n_kept, 8);
     kt_buf_add(&file, text, sizeof text);
@@ -106,7 +104,7 @@ static kt_status read_index(kt_pack *pack, pack_file *one, kt_err *err) {
     int64_t size = kt_os_size(one->file);
     if (size < HEADER_BYTES) return damaged(one->path, "too short", err);
     KT_TRY(kt_os_read_at(one->file, 0, head, sizeof head, err));
-    if (memcmp(head, MAGIC, sizeof MAGIC) != 0 || get_number(head + 4, 4) != FORMAT_VERSION)
+    if (memcmp(head, magic, sizeof magic) != 0 || get_number(head + 4, 4) != FORMAT_VERSION)
         return damaged(one->path, "another format", err);
     uint64_t n = get_number(head + 8, 8);
     if (n > MAX_ITEMS || HEADER_BYTES + n * ROW_BYTES > (uint64_t)size)
@@ -159,16 +157,14 @@ kt_status kt_pack_open(const char *path, kt_pack **out, kt_err *err) {
 
 void kt_pack_close(kt_pack *pack) {
     if (pack == NULL) return;
-    for (pack_file *one = pack->files; one != NULL; one = one->next)
-        kt_os_close(one->file);
+    for (pack_file *one = pack->files; one != NULL; one = one->next) kt_os_close(one->file);
     kt_arena_deinit(&pack->arena);
     free(pack);
 }
 
 int kt_pack_count(const kt_pack *pack) {
     int n = 0;
-    for (const pack_file *one = pack->files; one != NULL; one = one->next)
-        n += one->n;
+    for (const pack_file *one = pack->files; one != NULL; one = one->next) n += one->n;
     return n;
 }
 
@@ -240,8 +236,8 @@ bool kt_pack_find(const kt_pack *pack, kt_str source, const kt_device_header *he
     *out = (kt_cache_entry){0};
     int want = options->arch;
     // The exact architecture, then lower minors; -1 stands for the first.
-    for (int i = -1; i < (int)(sizeof ARCHS / sizeof ARCHS[0]); i++) {
-        int arch = i < 0 ? want : ARCHS[i];
+    for (int i = -1; i < (int)(sizeof archs / sizeof archs[0]); i++) {
+        int arch = i < 0 ? want : archs[i];
         bool lower = arch < want && kt_cubin_runs_on(arch, want) && options->suffix == 0;
         if (i >= 0 && !lower) continue;
         kt_arena tmp = {0};

@@ -24,7 +24,7 @@ typedef struct renamed {
     const char *name, *symbol;
 } renamed;
 
-static const renamed RENAMED[] = {
+static const renamed renamed_symbols[] = {
     {"cuDeviceTotalMem", "cuDeviceTotalMem_v2"},
     {"cuDevicePrimaryCtxRelease", "cuDevicePrimaryCtxRelease_v2"},
     {"cuDevicePrimaryCtxSetFlags", "cuDevicePrimaryCtxSetFlags_v2"},
@@ -41,19 +41,19 @@ static const renamed RENAMED[] = {
 };
 
 static const char *symbol_of(const char *name) {
-    for (size_t i = 0; i < sizeof RENAMED / sizeof RENAMED[0]; i++)
-        if (strcmp(RENAMED[i].name, name) == 0) return RENAMED[i].symbol;
+    for (size_t i = 0; i < sizeof renamed_symbols / sizeof renamed_symbols[0]; i++)
+        if (strcmp(renamed_symbols[i].name, name) == 0) return renamed_symbols[i].symbol;
     return name;
 }
 
 static kt_os_library *open_stub(void) {
-    static const char *const PLACES[] = {
+    static const char *const places[] = {
         "/usr/local/cuda/lib64/stubs/libcuda.so",
         "/usr/local/cuda/lib/stubs/libcuda.so",
         "/usr/lib/x86_64-linux-gnu/stubs/libcuda.so",
     };
-    for (size_t i = 0; i < sizeof PLACES / sizeof PLACES[0]; i++) {
-        kt_os_library *stub = kt_os_library_open(PLACES[i], NULL);
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        kt_os_library *stub = kt_os_library_open(places[i], NULL);
         if (stub != NULL) return stub;
     }
     return NULL;

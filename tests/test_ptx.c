@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-static const char TWO_KERNELS[] =
+static const char two_kernels[] =
     "#include \"kt_test.cuh\"\n"
     "struct big { int a[40]; };\n"
     "extern \"C\" __device__ void cudaGraphSetConditional(unsigned long long h, unsigned v);\n"
@@ -36,9 +36,10 @@ static const char TWO_KERNELS[] =
     "    p[0] = r;\n"
     "    if (r == 5) cudaGraphSetConditional(h, 1);\n"
     "}\n";
-static const char SMALL[] = "extern \"C\" __global__ void kt_small(int *p) { p[0] = KT_D; }\n";
+static const char small_source[] =
+    "extern \"C\" __global__ void kt_small(int *p) { p[0] = KT_D; }\n";
 
-static const kt_device_header HEADERS[] = {
+static const kt_device_header test_headers[] = {
     {"kt_test.cuh", "#define KT_SCALE 2.0f\n", 22},
     {"a_other.cuh", "#define KT_OTHER 1\n", 19},
     {NULL, NULL, 0},
@@ -81,7 +82,7 @@ static bool have_nvrtc(void) {
     } while (0)
 
 static kt_compiler *open_compiler(const char *cache, const char *const *packs, int n_packs) {
-    const kt_compiler_options options = {.headers = HEADERS,
+    const kt_compiler_options options = {.headers = test_headers,
         .cache_folder = cache,
         .no_cache = cache == NULL,
         .packs = packs,
@@ -169,7 +170,7 @@ static void cubin_tells_what_the_compiler_told(void **state) {
     for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++) {
         kt_compile_result result;
         kt_err err;
-        kt_compiler *compiler = compile_one(TWO_KERNELS, archs[i], &result, KT_OK, &err);
+        kt_compiler *compiler = compile_one(two_kernels, archs[i], &result, KT_OK, &err);
         assert_int_equal(result.from, KT_COMPILE_FROM_NVRTC);
         assert_int_equal(result.info->sm, archs[i]);
         assert_int_equal(result.info->n_kernels, 2);
@@ -194,7 +195,7 @@ static void cubin_survives_damage(void **state) {
     NEED_NVRTC();
     kt_compile_result result;
     kt_err err;
-    kt_compiler *compiler = compile_one(TWO_KERNELS, 89, &result, KT_OK, &err);
+    kt_compiler *compiler = compile_one(two_kernels, 89, &result, KT_OK, &err);
     kt_str good = result.cubin;
     int n_accepted = 0;
     for (size_t n = 0; n < good.n; n++) {
@@ -209,7 +210,7 @@ static void cubin_survives_damage(void **state) {
         kt_arena_deinit(&tmp);
     }
     assert_int_equal(n_accepted, 0); // the section table is last in what NVRTC writes
-    char *bytes = malloc(good.n);
+    char *bytes = malloc(good.n + 1);
     assert_non_null(bytes);
     for (size_t i = 0; i < good.n; i++) {
         kt_arena tmp = {0};
@@ -239,7 +240,7 @@ static void key_names_everything(void **state) {
     (void)state;
     const char *const options[] = {"-a", "-b"};
     const kt_nvrtc_id tool = {12, 8, 100, 10};
-    const kt_cache_inputs base = {KT_STR("source"), HEADERS, options, 2, &tool};
+    const kt_cache_inputs base = {KT_STR("source"), test_headers, options, 2, &tool};
     kt_hash keys[16];
     int n = 0;
     kt_cache_inputs other = base;
@@ -250,7 +251,7 @@ static void key_names_everything(void **state) {
     other.headers = NULL;
     keys[n++] = kt_cache_key(&other);
     const kt_device_header changed[] = {
-        HEADERS[0], {"a_other.cuh", "#define KT_OTHER 2\n", 19}, {0}};
+        test_headers[0], {"a_other.cuh", "#define KT_OTHER 2\n", 19}, {0}};
     other.headers = changed;
     keys[n++] = kt_cache_key(&other);
     other = base;
@@ -271,7 +272,7 @@ static void key_names_everything(void **state) {
     }
     for (int i = 0; i < n; i++)
         for (int j = 0; j < i; j++) assert_memory_not_equal(&keys[i], &keys[j], sizeof(kt_hash));
-    const kt_device_header turned_headers[] = {HEADERS[1], HEADERS[0], {0}};
+    const kt_device_header turned_headers[] = {test_headers[1], test_headers[0], {0}};
     other = base;
     other.headers = turned_headers; // their order says nothing
     kt_hash same = kt_cache_key(&other);
@@ -295,7 +296,7 @@ static void cache_gives_back_what_it_got(void **state) {
     NEED_NVRTC();
     kt_compile_result result;
     kt_err err;
-    kt_compiler *compiler = compile_one(TWO_KERNELS, 89, &result, KT_OK, &err);
+    kt_compiler *compiler = compile_one(two_kernels, 89, &result, KT_OK, &err);
     kt_cache *cache = kt_cache_open(fresh_folder());
     assert_null(kt_cache_why_off(cache));
     kt_cache_entry entry = {result.cubin, *result.info}, got;
@@ -333,7 +334,7 @@ static void cache_takes_damage_for_a_miss(void **state) {
     NEED_NVRTC();
     kt_compile_result result;
     kt_err err;
-    kt_compiler *compiler = compile_one(SMALL, 89, &result, KT_OK, &err);
+    kt_compiler *compiler = compile_one(small_source, 89, &result, KT_OK, &err);
     kt_cache *cache = kt_cache_open(fresh_folder());
     const kt_cache_entry entry = {result.cubin, *result.info};
     kt_hash key = key_number(7);
@@ -419,7 +420,7 @@ static void cache_forgets_the_oldest(void **state) {
     NEED_NVRTC();
     kt_compile_result result;
     kt_err err;
-    kt_compiler *compiler = compile_one(SMALL, 89, &result, KT_OK, &err);
+    kt_compiler *compiler = compile_one(small_source, 89, &result, KT_OK, &err);
     kt_cache *cache = kt_cache_open(fresh_folder());
     kt_cache_entry entry = {result.cubin, *result.info}, got;
     for (int i = 0; i < 6; i++) {
@@ -449,7 +450,7 @@ static void cache_notes_use_once_a_day(void **state) {
     NEED_NVRTC();
     kt_compile_result result;
     kt_err err;
-    kt_compiler *compiler = compile_one(SMALL, 89, &result, KT_OK, &err);
+    kt_compiler *compiler = compile_one(small_source, 89, &result, KT_OK, &err);
     kt_cache *cache = kt_cache_open(fresh_folder());
     kt_cache_entry entry = {result.cubin, *result.info}, got;
     const char *path = path_of(cache, key_number(1));
@@ -472,7 +473,7 @@ static kt_pack_item item_for(kt_compiler **compiler, const char *source, int arc
     kt_err err;
     *compiler = compile_one(source, arch, &result, KT_OK, &err);
     kt_options options = options_for(arch, 3);
-    kt_cache_inputs inputs = {.source = kt_str_from(source), .headers = HEADERS};
+    kt_cache_inputs inputs = {.source = kt_str_from(source), .headers = test_headers};
     inputs.options = kt_options_list(&options, &arena, arch, &inputs.n_options);
     return (kt_pack_item){kt_cache_key(&inputs), {result.cubin, *result.info}};
 }
@@ -480,7 +481,7 @@ static kt_pack_item item_for(kt_compiler **compiler, const char *source, int arc
 static int found_sm(const kt_pack *pack, const char *source, int arch, int d) {
     kt_options options = options_for(arch, d);
     kt_cache_entry entry;
-    if (!kt_pack_find(pack, kt_str_from(source), HEADERS, &options, &arena, &entry)) return 0;
+    if (!kt_pack_find(pack, kt_str_from(source), test_headers, &options, &arena, &entry)) return 0;
     return entry.info.sm;
 }
 
@@ -491,7 +492,7 @@ static void pack_serves_exact_and_lower_minor(void **state) {
     kt_compiler *compilers[4];
     kt_pack_item items[4];
     kt_err err;
-    for (int i = 0; i < 3; i++) items[i] = item_for(&compilers[i], TWO_KERNELS, archs[i]);
+    for (int i = 0; i < 3; i++) items[i] = item_for(&compilers[i], two_kernels, archs[i]);
     items[3] = items[0]; // twice the same
     compilers[3] = NULL;
     const char *path = kt_arena_printf(&arena, "%s/all.ktpack", fresh_folder());
@@ -500,13 +501,13 @@ static void pack_serves_exact_and_lower_minor(void **state) {
     assert_int_equal(kt_pack_open(path, &pack, &err), KT_OK);
     assert_int_equal(kt_pack_count(pack), 3);
     assert_string_equal(kt_pack_tool(pack), "12.8.93");
-    assert_int_equal(found_sm(pack, TWO_KERNELS, 80, 3), 80);
-    assert_int_equal(found_sm(pack, TWO_KERNELS, 86, 3), 86);
-    assert_int_equal(found_sm(pack, TWO_KERNELS, 89, 3), 86); // lower minor
-    assert_int_equal(found_sm(pack, TWO_KERNELS, 90, 3), 90);
-    assert_int_equal(found_sm(pack, TWO_KERNELS, 120, 3), 0);
-    assert_int_equal(found_sm(pack, TWO_KERNELS, 89, 4), 0); // another build
-    assert_int_equal(found_sm(pack, SMALL, 89, 3), 0);       // another source
+    assert_int_equal(found_sm(pack, two_kernels, 80, 3), 80);
+    assert_int_equal(found_sm(pack, two_kernels, 86, 3), 86);
+    assert_int_equal(found_sm(pack, two_kernels, 89, 3), 86); // lower minor
+    assert_int_equal(found_sm(pack, two_kernels, 90, 3), 90);
+    assert_int_equal(found_sm(pack, two_kernels, 120, 3), 0);
+    assert_int_equal(found_sm(pack, two_kernels, 89, 4), 0);  // another build
+    assert_int_equal(found_sm(pack, small_source, 89, 3), 0); // another source
     for (int i = 0; i < 3; i++) {
         kt_pack_item got;
         assert_int_equal(kt_pack_get(pack, i, &arena, &got, &err), KT_OK);
@@ -517,7 +518,7 @@ static void pack_serves_exact_and_lower_minor(void **state) {
     const char *in = kt_path_folder(&arena, path);
     kt_compiler *compiler = open_compiler(NULL, &in, 1);
     kt_options options = options_for(89, 3);
-    const kt_compile_request request = {"ops/test/test.cu", kt_str_from(TWO_KERNELS), &options};
+    const kt_compile_request request = {"ops/test/test.cu", kt_str_from(two_kernels), &options};
     kt_compile_result result;
     assert_int_equal(kt_compile(compiler, &request, 1, &result, &err), KT_OK);
     assert_int_equal(result.from, KT_COMPILE_FROM_PACK);
@@ -531,7 +532,7 @@ static void pack_refuses_damage(void **state) {
     (void)state;
     NEED_NVRTC();
     kt_compiler *compiler;
-    const kt_pack_item item = item_for(&compiler, SMALL, 89);
+    const kt_pack_item item = item_for(&compiler, small_source, 89);
     const char *path = kt_arena_printf(&arena, "%s/one.ktpack", fresh_folder());
     kt_err err;
     assert_int_equal(kt_pack_write(path, "12.8", &item, 1, &err), KT_OK);
@@ -547,14 +548,14 @@ static void pack_refuses_damage(void **state) {
         write_file(path, bytes, good.n);
         bool tool = i >= 16 && i < 48; // a text for people, nothing hangs on it
         if (kt_pack_open(path, &pack, &err) == KT_OK && !tool)
-            if (found_sm(pack, SMALL, 89, 3) != 0) fail_msg("byte %zu may change", i);
+            if (found_sm(pack, small_source, 89, 3) != 0) fail_msg("byte %zu may change", i);
         kt_pack_close(pack);
     }
     for (size_t n = 0; n < good.n; n += n < 200 ? 1 : 13) {
         kt_pack *pack = NULL;
         write_file(path, good.at, n);
         if (kt_pack_open(path, &pack, &err) == KT_OK)
-            if (found_sm(pack, SMALL, 89, 3) != 0) fail_msg("length %zu", n);
+            if (found_sm(pack, small_source, 89, 3) != 0) fail_msg("length %zu", n);
         kt_pack_close(pack);
     }
     kt_log_set_level(KT_LOG_INFO);
@@ -609,8 +610,8 @@ static void compile_gives_the_same_bytes(void **state) {
     for (int i = 0; i < 2; i++) {
         kt_compile_result a, b;
         kt_err err;
-        kt_compiler *one = compile_one(TWO_KERNELS, archs[i], &a, KT_OK, &err);
-        kt_compiler *two = compile_one(TWO_KERNELS, archs[i], &b, KT_OK, &err);
+        kt_compiler *one = compile_one(two_kernels, archs[i], &a, KT_OK, &err);
+        kt_compiler *two = compile_one(two_kernels, archs[i], &b, KT_OK, &err);
         assert_int_equal(a.cubin.n, b.cubin.n);
         assert_memory_equal(a.cubin.at, b.cubin.at, a.cubin.n);
         kt_compiler_close(one);
@@ -639,7 +640,7 @@ static void compile_reports_spills_and_warnings(void **state) {
     assert_non_null(strstr(log, "pill"));
     assert_null(strstr(log, "ptxas info"));
     kt_compiler_close(compiler);
-    compiler = compile_one(TWO_KERNELS, 89, &result, KT_OK, &err);
+    compiler = compile_one(two_kernels, 89, &result, KT_OK, &err);
     assert_int_equal(result.log.n, 0); // nothing to warn of
     kt_compiler_close(compiler);
 }
@@ -691,7 +692,7 @@ static void compile_does_equal_requests_once(void **state) {
     NEED_NVRTC();
     seen told = {0};
     const char *cache = fresh_folder();
-    const kt_compiler_options compiler_options = {.headers = HEADERS,
+    const kt_compiler_options compiler_options = {.headers = test_headers,
         .cache_folder = cache,
         .n_threads = 3,
         .progress = count_progress,
@@ -703,7 +704,7 @@ static void compile_does_equal_requests_once(void **state) {
     kt_compile_request requests[5];
     for (int i = 0; i < 5; i++) {
         o[i] = options_for(89, i % 3); // 0 1 2 0 1
-        requests[i] = (kt_compile_request){"ops/small/small.cu", kt_str_from(SMALL), &o[i]};
+        requests[i] = (kt_compile_request){"ops/small/small.cu", kt_str_from(small_source), &o[i]};
     }
     kt_compile_result results[5];
     assert_int_equal(kt_compile(compiler, requests, 5, results, &err), KT_OK);
@@ -737,7 +738,7 @@ static void compile_repairs_a_damaged_entry(void **state) {
     NEED_NVRTC();
     const char *cache = fresh_folder();
     kt_options options = options_for(89, 3);
-    const kt_compile_request request = {"ops/test/test.cu", kt_str_from(SMALL), &options};
+    const kt_compile_request request = {"ops/test/test.cu", kt_str_from(small_source), &options};
     const int want[] = {KT_COMPILE_FROM_NVRTC, KT_COMPILE_FROM_NVRTC, KT_COMPILE_FROM_CACHE};
     for (int i = 0; i < 3; i++) {
         kt_compiler *compiler = open_compiler(cache, NULL, 0);
@@ -759,12 +760,12 @@ static void compile_stops_when_asked(void **state) {
     (void)state;
     NEED_NVRTC();
     volatile int stop = 1;
-    const kt_compiler_options options = {.headers = HEADERS, .no_cache = true, .stop = &stop};
+    const kt_compiler_options options = {.headers = test_headers, .no_cache = true, .stop = &stop};
     kt_compiler *compiler;
     kt_err err;
     assert_int_equal(kt_compiler_open(&options, &compiler, &err), KT_OK);
     kt_options o = options_for(89, 3);
-    const kt_compile_request request = {"ops/test/test.cu", kt_str_from(SMALL), &o};
+    const kt_compile_request request = {"ops/test/test.cu", kt_str_from(small_source), &o};
     kt_compile_result result;
     assert_int_equal(kt_compile(compiler, &request, 1, &result, &err), KT_EINTERRUPTED);
     assert_null(result.cubin.at);
@@ -780,8 +781,8 @@ static void compile_stops_when_asked(void **state) {
 static int child(const char *cache) {
     kt_compiler *compiler = open_compiler(cache, NULL, 0);
     kt_options a = options_for(89, 3), b = options_for(90, 3);
-    const kt_compile_request requests[] = {{"ops/test/test.cu", kt_str_from(TWO_KERNELS), &a},
-        {"ops/test/test.cu", kt_str_from(TWO_KERNELS), &b}};
+    const kt_compile_request requests[] = {{"ops/test/test.cu", kt_str_from(two_kernels), &a},
+        {"ops/test/test.cu", kt_str_from(two_kernels), &b}};
     kt_compile_result results[2];
     kt_err err;
     kt_status status = kt_compile(compiler, requests, 2, results, &err);

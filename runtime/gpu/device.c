@@ -18,7 +18,7 @@ enum {
     RESOURCE_SM = 1,
 };
 
-static const double SPIN_MS = 1.0; // an event is polled for so long before the host sleeps
+static const double spin_ms = 1.0; // an event is polled for so long before the host sleeps
 
 void *kt_gpu_new(size_t bytes) {
     void *at = calloc(1, bytes);
@@ -252,7 +252,7 @@ kt_status kt_gpu_event_done(kt_gpu *gpu, kt_cu_event event, bool *done, kt_err *
 kt_status kt_gpu_event_wait(kt_gpu *gpu, kt_cu_event event, kt_err *err) {
     double start = kt_os_now_ms();
     bool done = false;
-    while (!done && kt_os_now_ms() - start < SPIN_MS)
+    while (!done && kt_os_now_ms() - start < spin_ms)
         KT_TRY(kt_gpu_event_done(gpu, event, &done, err));
     if (done) return KT_OK;
     return KT_GPU_DO(gpu, cuEventSynchronize, (event), "waiting for the GPU", err);

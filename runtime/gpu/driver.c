@@ -27,7 +27,7 @@ typedef struct known_code {
     const char *text;
 } known_code;
 
-static const known_code KNOWN_CODES[] = {
+static const known_code known_codes[] = {
     {2, KT_EMEMORY,
         "the GPU has no memory left; close other programs that use it (a browser, a game, another "
         "model)"},
@@ -68,8 +68,8 @@ static kt_driver process_driver;
 static bool process_driver_open;
 
 static const known_code *find_code(kt_cu_result code) {
-    for (size_t i = 0; i < sizeof KNOWN_CODES / sizeof KNOWN_CODES[0]; i++)
-        if (KNOWN_CODES[i].code == code) return &KNOWN_CODES[i];
+    for (size_t i = 0; i < sizeof known_codes / sizeof known_codes[0]; i++)
+        if (known_codes[i].code == code) return &known_codes[i];
     return NULL;
 }
 
@@ -134,13 +134,13 @@ void kt_driver_note(kt_driver *driver, const char *call) {
 }
 
 void kt_driver_notef(kt_driver *driver, const char *call, const char *fmt, ...) {
-    driver->n_traced++;
-    (void)fprintf(driver->trace, "%s ", call);
+    char text[512];
     va_list args;
     va_start(args, fmt);
-    (void)vfprintf(driver->trace, fmt, args);
+    (void)vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    (void)fputc('\n', driver->trace);
+    driver->n_traced++;
+    (void)fprintf(driver->trace, "%s %s\n", call, text);
 }
 
 // Fills the table through cuGetProcAddress, by base name and the version that our prototype was
@@ -195,7 +195,7 @@ static kt_status open_library(
 }
 
 // Where the library may be. The plain name first: only it follows the system's own configuration.
-static const char *const CANDIDATES[] = {
+static const char *const candidates[] = {
 #ifdef _WIN32
     "nvcuda.dll", // os_win32.c looks for a bare name in System32 only
 #else
@@ -208,8 +208,8 @@ static const char *const CANDIDATES[] = {
 };
 
 static kt_status open_any(kt_driver *driver, kt_err *err) {
-    const char *const *names = CANDIDATES;
-    size_t n = sizeof CANDIDATES / sizeof CANDIDATES[0];
+    const char *const *names = candidates;
+    size_t n = sizeof candidates / sizeof candidates[0];
 #ifdef KT_TEST_DRIVER
     const char *test = kt_os_getenv("KOTARO_TEST_DRIVER");
     if (test != NULL) {

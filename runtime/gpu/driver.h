@@ -217,6 +217,7 @@ typedef struct kt_cu_resource {
 
 // The table, and what is known about the library that filled it.
 typedef struct kt_driver {
+// NOLINTNEXTLINE(bugprone-macro-parentheses): a declaration
 #define KT_DRIVER_FIELD(need, name, version, params) kt_cu_result(KT_CU_API *name) params;
     KT_DRIVER_LIST(KT_DRIVER_FIELD)
 #undef KT_DRIVER_FIELD

@@ -6,15 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+typedef struct graph_node {
+    kt_cu_node node;
+    const char *name;
+} graph_node;
+
 struct kt_gpu_graph {
     kt_gpu *gpu;
     const char *name;
     kt_arena arena;
     kt_cu_graph graph;
     kt_cu_exec exec;
-    KT_VEC(kt_cu_node) nodes;
-    KT_VEC(const char *) names; // of the nodes
-    KT_VEC(kt_cu_node) after;   // scratch: dependencies of the node being added
+    KT_VEC(graph_node) nodes;
+    kt_cu_node *after; // what the node being added comes after
+    size_t n_after;
     kt_graph_info info;
     double started_ms;
 };
@@ -45,15 +50,15 @@ void kt_gpu_graph_close(kt_gpu_graph *graph) {
 // Collects the driver's nodes of `after` in graph->after.
 static void collect(kt_gpu_graph *graph, const kt_graph_after *after) {
     KT_ASSERT(graph->exec == NULL); // finished graphs do not grow
-    graph->after.n = 0;
-    if (after == NULL) {
-        if (graph->nodes.n > 0)
-            KT_PUSH(&graph->arena, &graph->after, graph->nodes.at[graph->nodes.n - 1]);
-        return;
-    }
+    size_t n = graph->nodes.n;
+    const int last[] = {(int)n - 1};
+    const kt_graph_after chain = {last, n > 0};
+    if (after == NULL) after = &chain;
+    graph->after = KT_NEW_ARRAY(&graph->arena, kt_cu_node, after->n + 1);
+    graph->n_after = (size_t)after->n;
     for (int i = 0; i < after->n; i++) {
-        KT_ASSERT(after->nodes[i] >= 0 && (size_t)after->nodes[i] < graph->nodes.n);
-        KT_PUSH(&graph->arena, &graph->after, graph->nodes.at[after->nodes[i]]);
+        KT_ASSERT(after->nodes[i] >= 0 && (size_t)after->nodes[i] < n);
+        graph->after[i] = graph->nodes.at[after->nodes[i]].node;
     }
 }
 
@@ -64,8 +69,8 @@ static kt_status added(kt_gpu_graph *graph, kt_cu_result code, const char *call,
         (void)snprintf(doing, sizeof doing, "adding '%s' to graph '%s'", name, graph->name);
         return kt_gpu_check(graph->gpu, code, call, doing, err);
     }
-    KT_PUSH(&graph->arena, &graph->nodes, made);
-    KT_PUSH(&graph->arena, &graph->names, kt_arena_copy(&graph->arena, name, strlen(name)));
+    const graph_node one = {made, kt_arena_copy(&graph->arena, name, strlen(name))};
+    KT_PUSH(&graph->arena, &graph->nodes, one);
     graph->info.n_nodes = (int)graph->nodes.n;
     return KT_OK;
 }
@@ -89,7 +94,7 @@ kt_status kt_gpu_graph_kernel(kt_gpu_graph *graph, const kt_launch *launch,
     kt_cu_node made = NULL;
     const char *name = launch->name == NULL ? launch->kernel->name : launch->name;
     kt_cu_result code = KT_CUF(graph->gpu->driver, cuGraphAddKernelNode,
-        (&made, graph->graph, graph->after.at, graph->after.n, &config), "kernel=%s name=%s",
+        (&made, graph->graph, graph->after, graph->n_after, &config), "kernel=%s name=%s",
         launch->kernel->name, name);
     KT_TRY(added(graph, code, "cuGraphAddKernelNode", made, name, err));
     graph->info.n_kernels++;
@@ -106,7 +111,7 @@ static kt_status add_copy(kt_gpu_graph *graph, kt_cu_copy_side to, kt_cu_copy_si
     config.from.height = config.to.height = 1;
     kt_cu_node made = NULL;
     kt_cu_result code = KT_CUF(graph->gpu->driver, cuGraphAddMemcpyNode,
-        (&made, graph->graph, graph->after.at, graph->after.n, &config, graph->gpu->context),
+        (&made, graph->graph, graph->after, graph->n_after, &config, graph->gpu->context),
         "bytes=%zu", bytes);
     KT_TRY(added(graph, code, "cuGraphAddMemcpyNode", made, "copy", err));
     graph->info.n_copies++;
@@ -149,7 +154,7 @@ kt_status kt_gpu_graph_fill(kt_gpu_graph *graph, kt_dptr to, unsigned char value
         .to = to, .pitch = bytes, .value = value, .element_bytes = 1, .width = bytes, .height = 1};
     kt_cu_node made = NULL;
     kt_cu_result code = KT_CUF(graph->gpu->driver, cuGraphAddMemsetNode,
-        (&made, graph->graph, graph->after.at, graph->after.n, &config, graph->gpu->context),
+        (&made, graph->graph, graph->after, graph->n_after, &config, graph->gpu->context),
         "bytes=%zu value=%u", bytes, (unsigned)value);
     KT_TRY(added(graph, code, "cuGraphAddMemsetNode", made, "fill", err));
     tell(graph, node);
@@ -158,7 +163,7 @@ kt_status kt_gpu_graph_fill(kt_gpu_graph *graph, kt_dptr to, unsigned char value
 
 static const char *failed_node(const kt_gpu_graph *graph, kt_cu_node failed) {
     for (size_t i = 0; i < graph->nodes.n; i++)
-        if (graph->nodes.at[i] == failed) return graph->names.at[i];
+        if (graph->nodes.at[i].node == failed) return graph->nodes.at[i].name;
     return NULL;
 }
 

@@ -14,7 +14,7 @@ enum {
     SLOT_ALIGN = 256,
 };
 
-static const int64_t MB = 1 << 20;
+static const int64_t mb = 1 << 20;
 
 // One allocation: device memory, or pinned host memory (then `host` is set).
 typedef struct item {
@@ -78,9 +78,9 @@ int64_t kt_gpu_allocated_bytes(const kt_gpu *gpu) {
 static int64_t reserve_bytes(const kt_gpu *gpu) {
 #ifdef _WIN32
     (void)gpu;
-    return 600 * MB;
+    return 600 * mb;
 #else
-    return strstr(gpu->driver->path, "/wsl/") != NULL ? 600 * MB : 200 * MB;
+    return strstr(gpu->driver->path, "/wsl/") != NULL ? 600 * mb : 200 * mb;
 #endif
 }
 
@@ -104,7 +104,7 @@ kt_status kt_gpu_alloc(
     if (bytes == 0) return KT_OK;
     int64_t free_now = 0, total = 0;
     KT_TRY(kt_gpu_memory(gpu, &free_now, &total, err));
-    bool large = (int64_t)bytes >= 16 * MB;
+    bool large = (int64_t)bytes >= 16 * mb;
     if (bytes > (size_t)INT64_MAX || (int64_t)bytes > free_now - (large ? reserve_bytes(gpu) : 0))
         return refuse(name, bytes, free_now, total, err);
     kt_dptr at = 0;
@@ -215,8 +215,8 @@ struct kt_gpu_uploader {
 };
 
 static kt_status pin_ring(kt_gpu_uploader *uploader, size_t slot_bytes, kt_err *err) {
-    const size_t sizes[] = {slot_bytes != 0 ? slot_bytes : (size_t)(32 * MB), (size_t)(16 * MB),
-        (size_t)(8 * MB), (size_t)MB};
+    const size_t sizes[] = {slot_bytes != 0 ? slot_bytes : (size_t)(32 * mb), (size_t)(16 * mb),
+        (size_t)(8 * mb), (size_t)mb};
     kt_status status = KT_EMEMORY;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && status == KT_EMEMORY; i++) {
         if (i > 0 && sizes[i] >= sizes[0]) continue;
@@ -248,8 +248,7 @@ void kt_gpu_uploader_close(kt_gpu_uploader *uploader) {
     if (uploader == NULL) return;
     kt_err late; // whoever waits for the stream hears of it too
     if (kt_gpu_uploader_wait(uploader, &late) != KT_OK) kt_log_debug("%s", late.text);
-    for (int i = 0; i < N_SLOTS; i++)
-        kt_gpu_event_close(uploader->gpu, uploader->slots[i].sent);
+    for (int i = 0; i < N_SLOTS; i++) kt_gpu_event_close(uploader->gpu, uploader->slots[i].sent);
     kt_gpu_unpin(uploader->gpu, &uploader->pinned);
     free(uploader);
 }
@@ -267,7 +266,7 @@ static kt_status wait_slot(kt_gpu_uploader *uploader, slot *one, kt_err *err) {
 kt_status kt_gpu_uploader_reserve(
     kt_gpu_uploader *uploader, size_t bytes, void **out, kt_err *err) {
     *out = NULL;
-    KT_ASSERT(bytes <= uploader->slot_bytes);
+    KT_ASSERT(bytes <= uploader->slot_bytes && uploader->pinned.at != NULL);
     if (bytes > uploader->slot_bytes - uploader->used) {
         int next = (uploader->current + 1) % N_SLOTS;
         slot *one = &uploader->slots[next];
@@ -316,6 +315,7 @@ kt_status kt_gpu_uploader_read(kt_gpu_uploader *uploader, kt_dptr to, size_t byt
 
 static kt_status copy_piece(void *ctx, int64_t offset, void *out, size_t size, kt_err *err) {
     (void)err;
+    KT_ASSERT(out != NULL);
     memcpy(out, (const char *)ctx + offset, size);
     return KT_OK;
 }
@@ -330,7 +330,6 @@ kt_status kt_gpu_uploader_put(
 }
 
 kt_status kt_gpu_uploader_wait(kt_gpu_uploader *uploader, kt_err *err) {
-    for (int i = 0; i < N_SLOTS; i++)
-        KT_TRY(wait_slot(uploader, &uploader->slots[i], err));
+    for (int i = 0; i < N_SLOTS; i++) KT_TRY(wait_slot(uploader, &uploader->slots[i], err));
     return KT_OK;
 }

@@ -180,8 +180,7 @@ kt_status kt_gpu_module_kernel(kt_gpu_module *module, const char *kernel,
     const kt_gpu_kernel **out, kt_err *err) {
     *out = NULL;
     loaded *one = module->kernels;
-    while (one != NULL && strcmp(one->kernel.name, kernel) != 0)
-        one = one->next;
+    while (one != NULL && strcmp(one->kernel.name, kernel) != 0) one = one->next;
     if (one == NULL) {
         one = kt_gpu_new(sizeof *one);
         kt_status status = KT_OK;

@@ -16,7 +16,7 @@ kt_status kt_gpu_timer_open(kt_gpu *gpu, int cap, kt_gpu_timer **out, kt_err *er
     kt_gpu_timer *timer = kt_gpu_new(sizeof *timer);
     timer->gpu = gpu;
     timer->cap = cap;
-    timer->events = kt_gpu_new((size_t)cap * sizeof *timer->events);
+    timer->events = kt_gpu_new((size_t)cap * sizeof(kt_cu_event));
     for (int i = 0; i < cap; i++) {
         kt_status status = kt_gpu_event_open(gpu, true, &timer->events[i], err);
         if (status == KT_OK) continue;
@@ -29,8 +29,7 @@ kt_status kt_gpu_timer_open(kt_gpu *gpu, int cap, kt_gpu_timer **out, kt_err *er
 
 void kt_gpu_timer_close(kt_gpu_timer *timer) {
     if (timer == NULL) return;
-    for (int i = 0; i < timer->cap; i++)
-        kt_gpu_event_close(timer->gpu, timer->events[i]);
+    for (int i = 0; i < timer->cap; i++) kt_gpu_event_close(timer->gpu, timer->events[i]);
     free(timer->events);
     free(timer);
 }
