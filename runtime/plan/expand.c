@@ -163,7 +163,10 @@ static bool no_variant(kt_planner *p, const kt_bound *b) {
 static bool choose(kt_planner *p, kt_bound *b, const kt_tensor *want, int depth) {
     const kt_op *op = b->op;
     int before = p->diag->n_errors;
-    const kt_variant *variant = p->target.cuda ? kt_plan_select(p, b) : NULL;
+    bool probed = p->probe && depth == 0; // the step of an op test
+    kt_str only = probed ? p->probe->variant : KT_STR("");
+    bool body = probed && only.n == 0 && op->n_body > 0;
+    const kt_variant *variant = p->target.cuda && !body ? kt_plan_select(p, b, only) : NULL;
     if (p->diag->n_errors > before) return false;
     if (!variant && op->n_body) return walk_body(p, b, want, depth);
     if (!variant && p->target.cuda) return no_variant(p, b);
@@ -176,7 +179,7 @@ bool kt_plan_op_step(
     kt_planner *p, const kt_step *step, kt_scope *scope, const kt_outer *outer, kt_str address) {
     const kt_op *op = kt_registry_op(p->registry, step->op, p->diag);
     if (!op) return false;
-    if (op->prepare_format.n)
+    if (op->prepare_format.n && !p->probe)
         return kt_diag_error(p->diag, KT_RULE_STEP, step->op.at,
             "op '%.*s' prepares weights and cannot be a step", KT_STR_ARG(op->name));
     kt_bound b = {.op = op, .step = step, .address = address};
@@ -471,6 +474,8 @@ static bool one_list(
     p->steps.n = p->steps.cap = 0;
     if (!take_each(p, ps, &scope, out)) return false;
     if (!walk_steps(p, ps->steps, ps->n_steps, &scope, ps->name.text, ps)) return false;
+    for (size_t i = 0; p->probe && i < scope.entries.n; i++)
+        kt_plan_touch(p, scope.entries.at[i].tensor);
     if (ps->graph && !check_graph(p, ps)) return false;
     list->steps = p->steps.at;
     list->n_steps = (int)p->steps.n;

@@ -285,7 +285,7 @@ static kt_call *make_call(kt_planner *p, const bound_prepare *b, const kt_weight
     bound.address = kt_str_from(kt_arena_printf(p->arena, "load.%.*s", KT_STR_ARG(w->name)));
     bound.types = b->types;
     bound.params = b->params;
-    const kt_variant *variant = p->target.cuda ? kt_plan_select(p, &bound) : NULL;
+    const kt_variant *variant = p->target.cuda ? kt_plan_select(p, &bound, KT_STR("")) : NULL;
     if (p->target.cuda && !variant) {
         kt_diag_error(p->diag, KT_RULE_VARIANT, b->op->at,
             "no variant of '%.*s' can prepare '%.*s'", KT_STR_ARG(b->op->name),

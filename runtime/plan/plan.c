@@ -72,13 +72,6 @@ static bool add_host_params(kt_planner *p) {
 
 // ---- what nobody used
 
-static const char *kind_of(const kt_planner *p, const kt_scope_entry *entry) {
-    const kt_tensor *t = &p->tensors.at[entry->tensor];
-    if (t->weight >= 0) return "weight '%.*s' is bound and never used";
-    if (t->home == KT_HOME_STATE && t->stage < 0) return "state '%.*s' is never used";
-    return "'%.*s' is made and never used";
-}
-
 static bool check_names(kt_planner *p) {
     bool ok = true;
     kt_place last = {0};
@@ -90,15 +83,11 @@ static bool check_names(kt_planner *p) {
             entry->at.line == last.line && entry->at.source == last.source && t->weight >= 0;
         if (entry->used || entry->carried || param || again) continue;
         last = entry->at;
-        kt_buf buf = {0};
-        const char *kind = kind_of(p, entry);
-        const char *mark = kind;
-        while (*mark && *mark != '%') mark++;
-        kt_buf_add(&buf, kind, (size_t)(mark - kind));
-        kt_buf_str(&buf, entry->name);
-        kt_buf_printf(&buf, "%s", mark + 4);
-        ok = kt_diag_error(p->diag, KT_RULE_NAME, entry->at, "%s", buf.at);
-        kt_buf_deinit(&buf);
+        bool state = t->home == KT_HOME_STATE && t->stage < 0;
+        const char *what = t->weight >= 0 ? "weight " : state ? "state " : "";
+        const char *made = t->weight >= 0 ? "bound" : state ? "declared" : "made";
+        ok = kt_diag_error(p->diag, KT_RULE_NAME, entry->at, "%s'%.*s' is %s and never used", what,
+            KT_STR_ARG(entry->name), made);
     }
     return ok;
 }
@@ -144,7 +133,7 @@ static bool bind_all(kt_planner *p) {
     add_weights(p);
     bool ok = add_state(p) && add_host_params(p) && kt_plan_stages(p) && find_result(p);
     if (!ok || p->diag->n_errors) return false;
-    ok = check_names(p);
+    ok = p->probe || check_names(p);
     return check_params_and_dims(p) && ok;
 }
 
@@ -167,6 +156,7 @@ kt_status kt_plan_open(
     p.registry = (kt_registry *)(uintptr_t)request->registry; // reads manifests when first asked
     p.model = request->model;
     p.target = request->target;
+    p.probe = request->probe;
     p.bucket_dim = -1;
     p.stage = -1;
     p.host = kt_host_table(arena, &p.n_host);

@@ -168,11 +168,18 @@ typedef struct kt_plan {
     kt_plan_bytes bytes;
 } kt_plan;
 
+// For op tests: what a pipeline of one step is to use. Prepare ops may be steps then, and what a step
+// makes stays in memory to the end of its stage, read or not.
+typedef struct kt_plan_probe {
+    kt_str variant; // of the step; empty: its body, or the first that fits
+} kt_plan_probe;
+
 typedef struct kt_plan_request {
     const kt_registry *registry; // ops are read through it (it caches: not const inside)
     kt_pipeline *pipeline;
     const kt_model *model;
     kt_target target;
+    const kt_plan_probe *probe; // NULL: none
 } kt_plan_request;
 
 // Runs the phases. Mistakes go to diag; a plan that does not fit target.memory_bytes is KT_EMEMORY with the table and the remedy.

@@ -82,6 +82,7 @@ typedef struct kt_planner {
     const kt_pipeline *pipeline;
     const kt_model *model;
     kt_target target;
+    const kt_plan_probe *probe; // NULL: none
     kt_plan *plan;
     const kt_host_step *host;
     int n_host;
@@ -200,7 +201,8 @@ kt_call *kt_plan_call(kt_planner *p, const kt_bound *bound, const kt_variant *va
 // The same as a step of the list: layouts, lifetimes, limits of its launches checked.
 bool kt_plan_emit(kt_planner *p, const kt_bound *bound, const kt_variant *variant);
 // The first variant that serves these sizes and formats; NULL if none does.
-const kt_variant *kt_plan_select(kt_planner *p, const kt_bound *bound);
+// `only`: the one with this name; empty: any.
+const kt_variant *kt_plan_select(kt_planner *p, const kt_bound *bound, kt_str only);
 int kt_plan_build(kt_planner *p, const kt_call *call);
 
 // Index of the layout; -1 after reporting a disagreement. Nothing is made if `probe`: then 0 or -1.

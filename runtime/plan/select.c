@@ -46,9 +46,10 @@ static bool layouts_fit(kt_planner *p, const kt_bound *b, const kt_variant *vari
     return true;
 }
 
-const kt_variant *kt_plan_select(kt_planner *p, const kt_bound *b) {
+const kt_variant *kt_plan_select(kt_planner *p, const kt_bound *b, kt_str only) {
     for (int i = 0; i < b->op->n_variants; i++) {
         const kt_variant *variant = &b->op->variants[i];
+        if (only.n && !kt_str_eq(variant->name, only)) continue;
         kt_call call = {.op = b->op, .variant = variant, .dims = b->dims, .params = b->params};
         int64_t *tunes = KT_NEW_ARRAY(p->arena, int64_t, variant->n_tunes);
         for (int t = 0; t < variant->n_tunes; t++) tunes[t] = variant->tunes[t].values[0];
