@@ -443,25 +443,15 @@ static void check_solutions(kt_op_reader *r) {
     }
 }
 
-const kt_op *kt_op_open(kt_arena *arena, const char *folder, bool shipped, kt_diag *diag) {
+const kt_op *kt_op_read(
+    kt_arena *arena, const kt_node *root, const char *folder, bool shipped, kt_diag *diag) {
     int errors = diag->n_errors;
-    size_t n = strlen(folder);
-    while (n > 1 && folder[n - 1] == '/') n--;
-    folder = kt_arena_copy(arena, folder, n);
-    const char *path = kt_path_join(arena, folder, "op.yaml");
-    const kt_node *root = kt_yaml_open(arena, path, path, diag);
-    if (root == NULL || !kt_schema_kind(root, "op", diag)) return NULL;
+    if (!kt_schema_kind(root, "op", diag)) return NULL;
     kt_op *op = KT_NEW(arena, kt_op);
     op->folder = folder;
     op->shipped = shipped;
-    kt_op_reader r = {.arena = arena,
-        .diag = diag,
-        .root = root,
-        .op = op,
-        .types_known = true,
-        .body_known = true,
-        .names_known = true,
-        .dims_known = true};
+    kt_op_reader r = {.arena = arena, .diag = diag, .root = root, .op = op};
+    r.types_known = r.body_known = r.names_known = true;
     read_contract(&r);
     read_body(&r);
     kt_op_read_variants(&r);
@@ -472,6 +462,15 @@ const kt_op *kt_op_open(kt_arena *arena, const char *folder, bool shipped, kt_di
     kt_op_check_prepare(&r);
     kt_op_check_cases(&r);
     return diag->n_errors == errors ? op : NULL;
+}
+
+const kt_op *kt_op_open(kt_arena *arena, const char *folder, bool shipped, kt_diag *diag) {
+    size_t n = strlen(folder);
+    while (n > 1 && folder[n - 1] == '/') n--;
+    folder = kt_arena_copy(arena, folder, n);
+    const char *path = kt_path_join(arena, folder, "op.yaml");
+    const kt_node *root = kt_yaml_open(arena, path, path, diag);
+    return root == NULL ? NULL : kt_op_read(arena, root, folder, shipped, diag);
 }
 
 // ---- finding

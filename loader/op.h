@@ -183,6 +183,9 @@ struct kt_op {
 
 // Reads `folder`/op.yaml. NULL after reporting to diag. The folder's name must be the op's.
 const kt_op *kt_op_open(kt_arena *arena, const char *folder, bool shipped, kt_diag *diag);
+// The same from a tree that was read; `folder` must live as long as the arena.
+const kt_op *kt_op_read(
+    kt_arena *arena, const kt_node *root, const char *folder, bool shipped, kt_diag *diag);
 // Reads the keys of one step (also used for pipelines); `in_body`: no host, repeat, id.
 bool kt_step_parse(kt_arena *arena, const kt_node *map, bool in_body, kt_diag *diag, kt_step *out);
 
