@@ -57,18 +57,20 @@ static void check_back(const kt_tokenizer *tokenizer, kt_arena *arena, kt_str te
     kt_buf back = {0};
     kt_detokenizer detokenizer;
     kt_detokenizer_init(&detokenizer, tokenizer, true);
+    bool added = false;
     for (size_t i = 0; i < ids.n; i++) {
         KT_ASSERT(!kt_tokenizer_is_special(tokenizer, ids.at[i]));
+        added = added || kt_tokenizer_is_added(tokenizer, ids.at[i]);
         kt_detokenizer_push(&detokenizer, ids.at[i], &back);
     }
     kt_detokenizer_flush(&detokenizer, &back);
-    // The text that comes back is in normal form (white space beside tokens that take it apart), so
-    // it is stable.
+    // The text that comes back is in normal form, so it is stable; but a token that strips white
+    // space beside it can bring together what makes another one.
     kt_str form = {back.n > 0 ? back.at : "", back.n};
     KT_ASSERT(kt_utf8_valid(form));
     KT_ASSERT(kt_tokenizer_encode(tokenizer, arena, form, false, &again, &err) == KT_OK);
-    KT_ASSERT(again.n == ids.n);
-    KT_ASSERT(ids.n == 0 || memcmp(again.at, ids.at, ids.n * sizeof *ids.at) == 0);
+    KT_ASSERT(added || again.n == ids.n);
+    KT_ASSERT(added || ids.n == 0 || memcmp(again.at, ids.at, ids.n * sizeof *ids.at) == 0);
     kt_buf_deinit(&back);
 }
 
