@@ -91,7 +91,6 @@ static int compare(const void *a, const void *b) {
 static void collect(kt_planner *p, const kt_call *call, define_list *d) {
     const kt_op *op = call->op;
     static const kt_str none = {"", 0};
-    add_number(d, KT_STR("op_abi"), 1);
     for (int i = 0; i < op->n_dims; i++)
         if (op->dims[i].binding == KT_BINDING_BUILD)
             add_number(d, op->dims[i].name, call->dims[i].max);
