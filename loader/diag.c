@@ -61,7 +61,8 @@ void kt_diag_init(kt_diag *diag, kt_arena *arena) {
 static char printable(char c) {
     unsigned char code = (unsigned char)c;
     if (c == '\n' || c == '\r' || c == '\t') return ' ';
-    return code < 0x20 || code == 0x7f ? '?' : c;
+    if (code < 0x20 || code == 0x7f) return '?';
+    return c;
 }
 
 // The formatted text on one line, of a bounded length.
@@ -232,7 +233,9 @@ static kt_str line_text(kt_place at) {
 
 // The mark under one character: blank before the place, '^' at its start, '~' in the rest of it.
 static void print_mark(kt_place at, int here, kt_str c, kt_buf *out) {
-    char mark = here < at.col ? ' ' : here == at.col ? '^' : '~';
+    char mark = '~';
+    if (here < at.col) mark = ' ';
+    if (here == at.col) mark = '^';
     if (here >= at.col + at.width && here > at.col) return;
     if (mark == ' ' && c.at[0] == '\t') mark = '\t';
     kt_buf_add(out, &mark, 1);
@@ -255,7 +258,8 @@ static void print_line(kt_place at, kt_buf *out) {
         i += n;
         int here = col++;
         if (here < first) continue;
-        char single = c.at[0] == '\t' ? '\t' : printable(c.at[0]);
+        char single = c.at[0];
+        if (single != '\t') single = printable(single);
         if (!valid && (unsigned char)single >= 0x80U) single = '?';
         kt_buf_add(out, n > 1 ? c.at : &single, n);
         print_mark(at, here, c, &marks);
@@ -281,8 +285,10 @@ static void print_entry(const kt_diag_entry *entry, kt_buf *out) {
 
 void kt_diag_print(const kt_diag *diag, kt_buf *out) {
     size_t n = diag->entries.n;
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers
     const kt_diag_entry **sorted = KT_NEW_ARRAY(diag->arena, const kt_diag_entry *, n);
     for (size_t i = 0; i < n; i++) sorted[i] = &diag->entries.at[i];
+    // NOLINTNEXTLINE(bugprone-sizeof-expression)
     qsort(sorted, n, sizeof *sorted, compare_entries);
     int shown[2] = {0, 0}, repeats[2] = {0, 0};
     for (size_t i = 0; i < n; i++) {

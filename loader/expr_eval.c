@@ -1,7 +1,5 @@
 #include "loader/expr_tree.h"
 
-#include <math.h>
-
 typedef enum outcome { OUTCOME_OK, OUTCOME_FAILED, OUTCOME_MISSING } outcome;
 
 typedef struct evaluation {
@@ -38,18 +36,15 @@ static bool multiply_fits(int64_t a, int64_t b) {
     return a > 0 ? b >= INT64_MIN / a : a >= INT64_MIN / b;
 }
 
-static int64_t floor_div(int64_t a, int64_t b) {
-    int64_t q = a / b;
-    return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;
-}
-
 // a / b, a % b, ceil_div, align_up of integers.
 static outcome divide(const evaluation *e, const kt_term *t, int64_t a, int64_t b, int64_t *out) {
     if (b == 0) return say(e, &e->expr->terms[t->arg[1]], "division by zero");
     if (a == INT64_MIN && b == -1) return overflow(e, t);
-    int64_t floor = floor_div(a, b);
-    int64_t rest = a - floor * b;
-    int64_t ceil = rest == 0 ? floor : floor + 1;
+    int64_t quotient = a / b, rest = a % b; // towards 0: the rest has the sign of a
+    bool below = rest != 0 && (rest < 0) != (b < 0);
+    int64_t floor = below ? quotient - 1 : quotient;
+    int64_t ceil = rest != 0 && !below ? quotient + 1 : quotient;
+    if (below) rest += b;
     *out = t->op == KT_CODE_DIVIDE ? floor : t->op == KT_CODE_MODULO ? rest : ceil;
     if (t->op != KT_CODE_ALIGN_UP) return OUTCOME_OK;
     if (!multiply_fits(ceil, b)) return overflow(e, t);
@@ -142,7 +137,8 @@ static outcome real_two(const evaluation *e, const kt_term *t, double a, double 
         *out = kt_value_int(compare(t->op, a < b ? -1 : a > b ? 1 : 0) ? 1 : 0);
         return OUTCOME_OK;
     }
-    if (!isfinite(c)) return say(e, t, "the result is no finite number");
+    bool finite = c - c == 0; // neither infinite nor NaN
+    if (!finite) return say(e, t, "the result is no finite number");
     *out = kt_value_real(c);
     return OUTCOME_OK;
 }

@@ -259,7 +259,7 @@ const kt_format *kt_format_open(
     const kt_node *root = kt_yaml_open(arena, path, shown, diag);
     if (root == NULL || !kt_schema_kind(root, "format", diag)) return NULL;
     kt_format *format = KT_NEW(arena, kt_format);
-    reader reader_ = {arena, diag, root, format}, *r = &reader_;
+    reader own = {arena, diag, root, format}, *r = &own;
     kt_schema_check(root, "a format", format_keys, COUNT(format_keys), false, diag);
     read_head(r, path);
     read_when(r);

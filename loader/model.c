@@ -162,8 +162,8 @@ static kt_status folder_names(
 
 static kt_status choose_source(
     kt_model_draft *draft, const char *folder, kt_str *name, kt_err *err) {
-    kt_str *names;
-    int n;
+    kt_str *names = NULL;
+    int n = 0;
     KT_TRY(folder_names(draft->arena, folder, &names, &n, err));
     kt_buf expected = {0};
     for (size_t p = 0; p < draft->parts.n; p++)
@@ -180,7 +180,7 @@ static kt_status choose_source(
                 &expected, expected.n ? " or '%.*s'" : "'%.*s'", KT_STR_ARG(source->when));
         }
     kt_err_set(err, KT_EMODEL, "'%s' is no model folder that '%s' knows: it has no %s", folder,
-        draft->parts.at[0].path, expected.n ? expected.at : "mark of a source");
+        draft->parts.at[draft->parts.n - 1].path, expected.n ? expected.at : "mark of a source");
     kt_err_note(err, n == 0 ? "the folder is empty" : "it holds %d files or folders, '%.*s' first",
         n, n ? (int)names[0].n : 0, n ? names[0].at : "");
     kt_buf_deinit(&expected);
@@ -235,11 +235,11 @@ static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model
     const char *config = model->config ? kt_config_path(model->config) : NULL;
     if (c.bad || !check_require(draft, &env, config) || !read_indexes(model, draft, &env))
         return KT_FAIL(err, KT_EMODEL, "model folder '%s' does not fit '%s'", model->folder,
-            draft->parts.at[0].path);
+            draft->parts.at[draft->parts.n - 1].path);
     KT_TRY(kt_model_bind(model, draft, source, registry, &env, err));
     if (draft->diag->n_errors)
         return KT_FAIL(err, KT_EMODEL, "model folder '%s' does not fit '%s'", model->folder,
-            draft->parts.at[0].path);
+            draft->parts.at[draft->parts.n - 1].path);
     return KT_OK;
 }
 
@@ -354,7 +354,7 @@ bool kt_model_check(kt_arena *arena, const char *path, kt_diag *diag) {
     kt_place nowhere = {0};
     if (!kt_model_read(&draft, kt_arena_copy(arena, path, strlen(path)), nowhere)) return false;
     bool ok = check_placeholders(&draft);
-    const kt_model_part *first = &draft.parts.at[0];
+    const kt_model_part *first = &draft.parts.at[0]; // the innermost
     for (int i = 0; i < first->n_sources; i++)
         ok = check_source_names(&draft, first->sources[i].name.text) && ok;
     return ok;

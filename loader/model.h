@@ -1,4 +1,5 @@
-// Model files (model/1) bound to one model folder: constants from config.json, weights found in the checkpoint.
+// Model files (model/1) bound to one model folder: constants from config.json, weights found in the
+// checkpoint.
 #ifndef KT_LOADER_MODEL_H
 #define KT_LOADER_MODEL_H
 
@@ -6,7 +7,8 @@
 #include "loader/config.h"
 #include "loader/registry.h"
 
-// What stands for one message of each role; $text is the message. From `chat:`; empty strings where absent.
+// What stands for one message of each role; $text is the message. From `chat:`; empty strings where
+// absent.
 typedef struct kt_model_chat {
     bool present;
     kt_str system, user, assistant, answer, default_system, join;
@@ -18,24 +20,24 @@ typedef struct kt_model_chat {
 // How a picture is cut and what stands for it in a prompt. From `picture:`.
 typedef struct kt_model_picture {
     bool present;
-    kt_str scheme;             // "minicpm_v" | "whole"
+    kt_str scheme;                  // "minicpm_v" | "whole"
     kt_str text, slice, row, token; // $index $view $slices
     kt_place at;
 } kt_model_picture;
 
 // One weight found in the checkpoint.
 typedef struct kt_weight {
-    kt_str name;               // "dec.3.attn.q"
-    kt_place at;               // where the model file declares it
-    bool linear;               // linear[n, k], else f32[n...] delivered in f32
+    kt_str name; // "dec.3.attn.q"
+    kt_place at; // where the model file declares it
+    bool linear; // linear[n, k], else f32[n...] delivered in f32
     int rank;
-    int64_t shape[KT_MAX_RANK]; // n, k of a linear weight
-    const kt_format *format;   // linear: its storage format
+    int64_t shape[KT_MAX_RANK];    // n, k of a linear weight
+    const kt_format *format;       // linear: its storage format
     const kt_stored *const *parts; // by format part (f32: one, the tensor itself)
-    const kt_value *values;    // by format value (offset ...)
-    kt_dtype *part_types;      // by type variable of the format
-    int64_t row_from, row_to;  // of the stored tensor; -1, -1: all of it
-    bool transposed;           // stored as [k, n]
+    const kt_value *values;        // by format value (offset ...)
+    kt_dtype *part_types;          // by type variable of the format
+    int64_t row_from, row_to;      // of the stored tensor; -1, -1: all of it
+    bool transposed;               // stored as [k, n]
 } kt_weight;
 
 typedef struct kt_model {
@@ -46,18 +48,25 @@ typedef struct kt_model {
     kt_model_chat chat;
     kt_model_picture picture;
     const char *tokenizer_path;
-    const kt_str *constant_names; const kt_value *constants; int n_constants;
-    const kt_str *index_names; const int64_t *index_counts; int n_indexes; // repeat: l
-    const kt_weight *weights; int n_weights;
-    kt_table by_name;          // weight name -> index
-    const kt_source *const *files; int n_files;
+    const kt_str *constant_names;
+    const kt_value *constants;
+    int n_constants;
+    const kt_str *index_names;
+    const int64_t *index_counts;
+    int n_indexes; // repeat: l
+    const kt_weight *weights;
+    int n_weights;
+    kt_table by_name; // weight name -> index
+    const kt_source *const *files;
+    int n_files;
 } kt_model;
 
-// Opens the folder by the source of the model files that recognises it (`when`). Mistakes in the YAML, and
-// disagreements between YAML and checkpoint, go to diag (located in the model file, with file and tensor
-// named); a folder or file that cannot be opened, or is damaged, goes to err.
-kt_status kt_model_open(kt_arena *arena, const kt_registry *registry, const char *const *model_files, int n_files,
-    const char *folder, kt_model *out, kt_diag *diag, kt_err *err) KT_MUST_CHECK;
+// Opens the folder by the source of the model files that recognises it (`when`). Mistakes in the
+// YAML, and disagreements between YAML and checkpoint, go to diag (located in the model file, with
+// file and tensor named); a folder or file that cannot be opened, or is damaged, goes to err.
+kt_status kt_model_open(kt_arena *arena, const kt_registry *registry,
+    const char *const *model_files, int n_files, const char *folder, kt_model *out, kt_diag *diag,
+    kt_err *err) KT_MUST_CHECK;
 void kt_model_close(kt_model *model);
 bool kt_model_constant(const kt_model *model, kt_str name, kt_value *out);
 const kt_weight *kt_model_weight(const kt_model *model, kt_str name);

@@ -52,6 +52,7 @@ typedef struct kt_model_part { // one model file
 typedef struct kt_model_draft {
     kt_arena *arena;
     kt_diag *diag;
+    KT_VEC(const char *) seen;       // paths
     KT_VEC(kt_model_part) parts;     // includes first
     KT_VEC(kt_const_decl) constants; // of the files, not of sources
     KT_VEC(kt_const_decl) index;     // l: layers

@@ -352,27 +352,24 @@ static bool read_includes(kt_model_draft *draft, const kt_node *root, const char
 }
 
 bool kt_model_read(kt_model_draft *draft, const char *path, kt_place from) {
-    for (size_t i = 0; i < draft->parts.n; i++)
-        if (strcmp(draft->parts.at[i].path, path) == 0) return true;
-    if (draft->parts.n == MAX_INCLUDES)
+    for (size_t i = 0; i < draft->seen.n; i++)
+        if (strcmp(draft->seen.at[i], path) == 0) return true; // read, or being read: a circle
+    if (draft->seen.n == MAX_INCLUDES)
         return kt_diag_error(
             draft->diag, KT_RULE_LIMIT, from, "more than %d model files", MAX_INCLUDES);
+    KT_PUSH(draft->arena, &draft->seen, path);
     const kt_node *root = kt_yaml_open(draft->arena, path, path, draft->diag);
     if (!root || !kt_schema_kind(root, "model", draft->diag)) return false;
     if (!kt_schema_check(root, "a model", FILE_KEYS, 11, false, draft->diag)) return false;
-    kt_model_part part = {.path = path, .root = root};
-    KT_PUSH(draft->arena, &draft->parts, part); // before its includes: a circle ends here
-    size_t mine = draft->parts.n - 1;
-    bool ok = read_includes(draft, root, path);
-    const kt_node *sources = value_of(root, "sources");
+    bool ok = read_includes(draft, root, path), mine_ok = true;
+    const kt_node *sources = value_of(root, "sources"), *weights = value_of(root, "weights");
+    kt_model_part part = {.path = path, .root = root, .n_sources = (int)sources->n};
     part.sources = KT_NEW_ARRAY(draft->arena, kt_source_decl, sources->n);
-    part.n_sources = (int)sources->n;
-    bool mine_ok = true;
     for (int i = 0; i < part.n_sources; i++)
         mine_ok = read_source(draft, &sources->pairs[i], &part.sources[i]) && mine_ok;
-    draft->parts.at[mine] = part;
-    ok = read_weights(draft, value_of(root, "weights")) && ok;
-    if (mine_ok) ok = check_sources(draft, &part, value_of(root, "weights")) && ok;
+    KT_PUSH(draft->arena, &draft->parts, part);
+    ok = read_weights(draft, weights) && ok;
+    if (mine_ok) ok = check_sources(draft, &part, weights) && ok;
     return read_facts(draft, root) && ok && mine_ok;
 }
 
@@ -394,7 +391,7 @@ bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out) {
     bool ok = true;
     for (size_t i = 0; i < draft->constants.n; i++)
         ok = add_constant(draft, out, draft->constants.at[i]) && ok;
-    for (size_t p = draft->parts.n; p-- > 0;) { // included files were pushed after their includer
+    for (size_t p = 0; p < draft->parts.n; p++) { // what includes comes after what it includes
         const kt_model_part *part = &draft->parts.at[p];
         const kt_source_decl *source = NULL;
         for (int i = 0; i < part->n_sources; i++)
@@ -404,7 +401,7 @@ bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out) {
                 "this file has no source '%.*s', another one has", KT_STR_ARG(name));
             continue;
         }
-        if (!out->name.text.n) out->name = source->name;
+        out->name = source->name;
         for (int i = 0; i < source->n_constants; i++)
             ok = add_constant(draft, out, source->constants[i]) && ok;
         for (int i = 0; i < source->n_tensors; i++)

@@ -175,6 +175,7 @@ struct kt_op {
     int n_cases;
     const kt_op_tolerance *tolerances;
     int n_tolerances;
+    kt_str tolerance_reason; // why a tolerance is above the cap of its type; empty: none
     const kt_given *generators;
     int n_generators; // check: input name -> generator name (`segments: ragged`)
     kt_str prepare_format, prepare_layout; // empty: not a prepare op

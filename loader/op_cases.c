@@ -7,7 +7,8 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-static const kt_key check_keys[] = {{"tolerance", true, KT_KEY_MAP}, {"cases", true, KT_KEY_LIST}};
+static const kt_key check_keys[] = {{"tolerance", true, KT_KEY_MAP}, {"cases", true, KT_KEY_LIST},
+    {"reason", false, KT_KEY_SCALAR}}; // of a tolerance above the cap
 
 // source: CUDA C++ Programming Guide, technical specifications of compute capability 8.9
 enum {
@@ -111,6 +112,10 @@ static void read_generators(kt_op_reader *r, const kt_node *map) {
     for (size_t i = 0; i < map->n; i++) {
         const kt_pair *pair = &map->pairs[i];
         if (kt_str_is(pair->key, "tolerance") || kt_str_is(pair->key, "cases")) continue;
+        if (kt_str_is(pair->key, "reason")) {
+            r->op->tolerance_reason = pair->value->text;
+            continue;
+        }
         kt_str word;
         if (!names_input(r->op, pair->key)) {
             unknown_generator(r, pair);

@@ -254,7 +254,9 @@ typedef struct macro {
 } macro;
 
 static char upper(char c) {
-    return c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c == '.' ? '_' : c;
+    if (c == '.') return '_';
+    if (c < 'a' || c > 'z') return c;
+    return (char)(c - 'a' + 'A');
 }
 
 static bool same_macro(kt_str a, kt_str b) {

@@ -417,7 +417,7 @@ static void read_launches(kt_op_reader *r, const kt_node *map, kt_variant *v) {
     for (size_t i = 0; list != NULL && i < n; i++)
         read_launch(r, list->items[i], true, v, &launches[v->n_launches++]);
     if (list != NULL && n == 0)
-        kt_diag_error(r->diag, KT_RULE_KEY, many->at, "'launches' is an empty list");
+        kt_diag_error(r->diag, KT_RULE_KEY, list->at, "'launches' is an empty list");
 }
 
 // ---- variants

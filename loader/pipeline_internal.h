@@ -4,7 +4,7 @@
 
 #include "loader/pipeline.h"
 
-enum { KT_PIPE_DEPTH = 3 }; // files in a chain of 'extends'
+enum { KT_PIPE_DEPTH = 4 }; // files in a chain of 'extends'
 
 // A stage whose steps may still be replaced.
 typedef struct kt_stage_draft {

@@ -100,12 +100,10 @@ static void givens(printer *p, const char *key, const kt_given *list, int n) {
 
 static void step(printer *p, const kt_step *s, int indent) {
     if (s->repeat.text.n) {
-        add(p, "%*s- repeat: %.*s", indent, "", KT_STR_ARG(s->repeat.text));
-        end(p, s->at);
-        add(p, "%*s  {", indent, "");
+        add(p, "%*s- { repeat: %.*s", indent, "", KT_STR_ARG(s->repeat.text));
         links(p, "carry", s->carry, s->n_carry);
         links(p, "yield", s->yield_, s->n_yield);
-        add(p, " }");
+        add(p, ", steps: }");
         end(p, s->at);
         for (int i = 0; i < s->n_steps; i++) step(p, &s->steps[i], indent + 4);
         return;

@@ -131,11 +131,13 @@ static bool read_formats(kt_registry *registry, kt_diag *diag) {
         const char *path = registry->files.at[i].path;
         const kt_format *format = kt_format_open(registry->arena, path, path, diag);
         good = good && format != NULL;
+        // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
         if (format != NULL) KT_PUSH(registry->arena, &registry->formats, format);
     }
-    if (registry->formats.n > 0)
-        qsort(registry->formats.at, registry->formats.n, sizeof registry->formats.at[0],
-            compare_formats);
+    if (registry->formats.n == 0) return good;
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
+    qsort(
+        registry->formats.at, registry->formats.n, sizeof registry->formats.at[0], compare_formats);
     return good;
 }
 
@@ -160,6 +162,7 @@ static bool read_prepares(kt_registry *registry, kt_diag *diag) {
         entry->op = kt_op_open(registry->arena, entry->folder, entry->from == 0, diag);
         entry->state = entry->op == NULL ? KT_REGISTRY_BAD : KT_REGISTRY_READ;
         good = good && entry->op != NULL;
+        // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
         if (entry->op != NULL) KT_PUSH(registry->arena, &registry->prepares, entry->op);
     }
     return good;

@@ -167,7 +167,7 @@ static void read_repeat(reader *r, kt_step *out) {
 }
 
 #define CHECK(keys, what)                                                                          \
-    kt_schema_check(r->map, what, keys, sizeof keys / sizeof keys[0], false, r->diag)
+    kt_schema_check(r->map, (what), (keys), sizeof(keys) / sizeof((keys)[0]), false, r->diag)
 
 static bool check_keys(reader *r, bool in_body) {
     static const char *const forms[] = {"op", "host", "repeat"};
@@ -196,7 +196,7 @@ static bool check_keys(reader *r, bool in_body) {
 bool kt_step_parse(kt_arena *arena, const kt_node *map, bool in_body, kt_diag *diag, kt_step *out) {
     *out = (kt_step){.at = map->at};
     int errors = diag->n_errors;
-    reader reader_ = {arena, diag, map}, *r = &reader_;
+    reader own = {arena, diag, map}, *r = &own;
     if (map->kind != KT_NODE_MAP)
         return kt_diag_error(
             diag, KT_RULE_STEP, map->at, "a step is a map, got %s", kt_node_kind_name(map));

@@ -11,13 +11,11 @@ typedef struct kt_value {
     double r;  // always set: the value as a real
 } kt_value;
 
-static inline kt_value kt_value_int(int64_t i)
-{
+static inline kt_value kt_value_int(int64_t i) {
     return (kt_value){false, i, (double)i};
 }
 
-static inline kt_value kt_value_real(double r)
-{
+static inline kt_value kt_value_real(double r) {
     return (kt_value){true, (int64_t)0, r};
 }
 

@@ -186,7 +186,7 @@ static void add_value(reader *r, const kt_node *node) {
     }
     frame *top = &r->stack[r->depth - 1];
     if (top->node->kind == KT_NODE_LIST) {
-        KT_PUSH(r->arena, &top->items, node);
+        KT_PUSH(r->arena, &top->items, node); // NOLINT(bugprone-sizeof-expression): pointers
         return;
     }
     top->pair.value = node;
@@ -397,7 +397,8 @@ static kt_place place_of_byte(const kt_source *source, size_t byte) {
 
 static char char_at(reader *r, yaml_mark_t mark) {
     size_t byte = byte_of(r, mark);
-    return byte < r->source->text.n ? r->source->text.at[byte] : 0;
+    if (byte >= r->source->text.n) return 0;
+    return r->source->text.at[byte];
 }
 
 static void report_problem(reader *r, const yaml_parser_t *parser) {
