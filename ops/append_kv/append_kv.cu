@@ -1,8 +1,8 @@
 // Kernel of ops/append_kv/op.yaml.
 #include "segments.cuh"
 
-// A block owns a token, a thread numbers that are a block apart. Tokens of no segment, and positions
-// that the table has no page for, are left out.
+// A block owns a token, a thread numbers that are a block apart. Tokens of no segment, and
+// positions that the table has no page for, are left out.
 extern "C" __global__ void __launch_bounds__(128) kt_append_kv_block_per_token(kt_f16 *pool,
     const kt_f16 *k, const kt_f16 *v, const int32_t *segments, const int32_t *table, int32_t n,
     int32_t g, int32_t rows, int32_t width, int32_t pages) {

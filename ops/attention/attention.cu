@@ -3,12 +3,12 @@
 
 enum { HD = KT_D / KT_HEADS, QUERIES = 64 };
 
-// A block owns 64 queries of one view in one head, a warp 16 of them. Views take as many blocks as they
-// need, in order; those left over end at once. Shared memory: 2 x 64 x (HD + 8) f16. Tensors aligned to
-// 16 bytes.
-extern "C" __global__ void __launch_bounds__(128) kt_attention_tiles(kt_f16 *y, const kt_f16 *q,
-    const kt_f16 *k, const kt_f16 *v, const int32_t *q_offset, const int32_t *k_offset, int32_t nq,
-    int32_t nk, int32_t views) {
+// A block owns 64 queries of one view in one head, a warp 16 of them. Views take as many blocks as
+// they need, in order; those left over end at once. Shared memory: 2 x 64 x (HD + 8) f16. Tensors
+// aligned to 16 bytes.
+extern "C" __global__ void __launch_bounds__(128)
+    kt_attention_tiles(kt_f16 *y, const kt_f16 *q, const kt_f16 *k, const kt_f16 *v,
+        const int32_t *q_offset, const int32_t *k_offset, int32_t nq, int32_t nk, int32_t views) {
     KT_SHARED_DYNAMIC(kt_f16, shared);
     int32_t tile = (int32_t)blockIdx.x, view = 0;
     for (; view < views; view++) {

@@ -1,10 +1,11 @@
 // Kernel of ops/embed_tokens/op.yaml.
 #include "kt.cuh"
 
-// A block owns a token; ids that neither the table nor the picture has give 0. table: rows_f16 in mapped
-// host memory: each number is read once.
-extern "C" __global__ void __launch_bounds__(128) kt_embed_tokens_block_per_row(float *x, float *part,
-    const int32_t *ids, const kt_f16 *image, const kt_f16 *table, int32_t n, int32_t m, int32_t s) {
+// A block owns a token; ids that neither the table nor the picture has give 0. table: rows_f16 in
+// mapped host memory: each number is read once.
+extern "C" __global__ void __launch_bounds__(128)
+    kt_embed_tokens_block_per_row(float *x, float *part, const int32_t *ids, const kt_f16 *image,
+        const kt_f16 *table, int32_t n, int32_t m, int32_t s) {
     const int32_t token = (int32_t)blockIdx.x;
     if (token >= n) return;
     const int32_t id = ids[token];
@@ -15,7 +16,6 @@ extern "C" __global__ void __launch_bounds__(128) kt_embed_tokens_block_per_row(
 #endif
     for (int32_t i = (int32_t)threadIdx.x; i < KT_D; i += 128) {
         x[(int64_t)token * KT_D + i] = from != 0 ? kt_to_f32(from[i]) : 0;
-        for (int32_t p = 0; p < s; p++)
-            part[((int64_t)p * n + token) * KT_D + i] = 0;
+        for (int32_t p = 0; p < s; p++) part[((int64_t)p * n + token) * KT_D + i] = 0;
     }
 }

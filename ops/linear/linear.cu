@@ -32,18 +32,18 @@ struct sink {
     }
 };
 
-// A block owns 64 outputs of all rows (n <= 8). Shared memory: 33792 bytes of tables (later sums), then
-// 1024 bytes for each 64 inputs up to 2048. x is aligned to 16 bytes.
-extern "C" __global__ void __launch_bounds__(256) kt_linear_rows(
-    KT_Y *y, const kt_f16 *x, const float *b, const uint8_t *w, int32_t n) {
+// A block owns 64 outputs of all rows (n <= 8). Shared memory: 33792 bytes of tables (later sums),
+// then 1024 bytes for each 64 inputs up to 2048. x is aligned to 16 bytes.
+extern "C" __global__ void __launch_bounds__(256, 1)
+    kt_linear_rows(KT_Y *y, const kt_f16 *x, const float *b, const uint8_t *w, int32_t n) {
     KT_SHARED_DYNAMIC(unsigned char, shared);
     sink out = {y, b};
     kt_matmul_rows(reader(w), x, n, (int32_t)blockIdx.x, 0, (KT_K + 63) / 64, shared, out);
 }
 
 // A block owns 128 rows x 128 outputs. Shared memory: 33792 bytes of tables, 3 stages of 16384.
-extern "C" __global__ void __launch_bounds__(256) kt_linear_tiles(
-    KT_Y *y, const kt_f16 *x, const float *b, const uint8_t *w, int32_t n) {
+extern "C" __global__ void __launch_bounds__(256, 1)
+    kt_linear_tiles(KT_Y *y, const kt_f16 *x, const float *b, const uint8_t *w, int32_t n) {
     KT_SHARED_DYNAMIC(unsigned char, shared);
     sink out = {y, b};
     kt_matmul_tiles(reader(w), x, n, (int32_t)blockIdx.x * 128, (int32_t)blockIdx.y * 128, 0,

@@ -15,7 +15,8 @@ struct pages_of_row {
     int32_t rows, width, pages, row, head; // head: of keys and values
 
     // Key (what 0) or value (what 1) at a position, NULL at or above `end`.
-    __device__ __forceinline__ const kt_f16 *find(int32_t what, int32_t position, int32_t end) const {
+    __device__ __forceinline__ const kt_f16 *find(
+        int32_t what, int32_t position, int32_t end) const {
         if (position >= end) return 0;
         int32_t page = kt_page_find(table, rows, width, pages, row, position);
         if (page < 0) return 0;
@@ -25,14 +26,16 @@ struct pages_of_row {
 };
 
 // log2 e: exp(x) as exp2
-KT_DEVICE float log2_scale(void) { return 1.44269504f / kt_sqrt((float)KT_HD); }
+KT_DEVICE float log2_scale(void) {
+    return 1.44269504f / kt_sqrt((float)KT_HD);
+}
 
-// A block owns 64 tokens of one segment in one head, a warp 16 of them. Segments take as many blocks as
-// they need, in order; those left over end at once. Block i also clears tokens 64 i .. that are in no
-// segment. Shared memory: 2 x 64 x (HD + 8) f16. q, pool, y aligned to 16 bytes.
-extern "C" __global__ void __launch_bounds__(128) kt_paged_attention_tiles(kt_f16 *y, const kt_f16 *q,
-    const int32_t *segments, const int32_t *table, const kt_f16 *pool, int32_t n, int32_t g,
-    int32_t rows, int32_t width, int32_t pages) {
+// A block owns 64 tokens of one segment in one head, a warp 16 of them. Segments take as many
+// blocks as they need, in order; those left over end at once. Block i also clears tokens 64 i ..
+// that are in no segment. Shared memory: 2 x 64 x (HD + 8) f16. q, pool, y aligned to 16 bytes.
+extern "C" __global__ void __launch_bounds__(128) kt_paged_attention_tiles(kt_f16 *y,
+    const kt_f16 *q, const int32_t *segments, const int32_t *table, const kt_f16 *pool, int32_t n,
+    int32_t g, int32_t rows, int32_t width, int32_t pages) {
     KT_SHARED_DYNAMIC(kt_f16, shared);
     const int32_t head = (int32_t)blockIdx.y;
     const int32_t idle = (int32_t)(blockIdx.x * QUERIES + threadIdx.x);
@@ -55,7 +58,8 @@ extern "C" __global__ void __launch_bounds__(128) kt_paged_attention_tiles(kt_f1
     const kt_f16 *queries = q + (int64_t)(first + at) * KT_QD + head * KT_HD;
     kt_attention<KT_HD, KT_ATTENTION_KEYS> state;
     state.start(low ? queries : 0, high ? queries + 8 * KT_QD : 0);
-    const pages_of_row kept = {pool, table, rows, width, pages, segments[4 * segment], head / GROUP};
+    const pages_of_row kept = {
+        pool, table, rows, width, pages, segments[4 * segment], head / GROUP};
     const int32_t end = start + kt_min((tile + 1) * QUERIES, length); // keys that any query needs
     kt_attention_run<KT_HD>(
         state, shared, (int32_t)kt_ceil_div(end, KT_ATTENTION_KEYS),
@@ -68,8 +72,9 @@ extern "C" __global__ void __launch_bounds__(128) kt_paged_attention_tiles(kt_f1
 }
 
 #if defined(KT_CHUNKS)
-// Up to 16 heads of one token, from `head`, over the keys of one chunk: a warp takes every fourth page.
-// Leaves their unscaled sums in `partial` and (highest score, sum of probabilities) in `stats`.
+// Up to 16 heads of one token, from `head`, over the keys of one chunk: a warp takes every fourth
+// page. Leaves their unscaled sums in `partial` and (highest score, sum of probabilities) in
+// `stats`.
 KT_DEVICE void chunk_of_heads(float *partial, float *stats, const kt_f16 *q, int32_t n_heads,
     const pages_of_row &kept, int32_t first_page, int32_t end_page, int32_t limit, kt_f16 *shared,
     float *tops) {
@@ -114,8 +119,7 @@ KT_DEVICE void chunk_of_heads(float *partial, float *stats, const kt_f16 *q, int
         const int32_t head = i / KT_HD;
         float top = tops[2 * head], sum = 0, weighted = 0;
         KT_UNROLL
-        for (int32_t w = 1; w < 4; w++)
-            top = kt_max(top, tops[2 * (w * 16 + head)]);
+        for (int32_t w = 1; w < 4; w++) top = kt_max(top, tops[2 * (w * 16 + head)]);
         KT_UNROLL
         for (int32_t w = 0; w < 4; w++) {
             if (tops[2 * (w * 16 + head) + 1] <= 0) continue; // met no key
@@ -131,16 +135,18 @@ KT_DEVICE void chunk_of_heads(float *partial, float *stats, const kt_f16 *q, int
     kt_sync();
 }
 
-// A block owns one chunk of the pages of one token's row for the heads that share one head of keys and
-// values; the last block of a token and such a head adds the chunks in their order. Shared memory:
-// 2 x 64 x (HD + 8) f16, 520 bytes static.
-extern "C" __global__ void __launch_bounds__(128) kt_paged_attention_rows(kt_f16 *y, const kt_f16 *q,
-    const int32_t *segments, const int32_t *table, const kt_f16 *pool, float *partial, float *stats,
-    uint32_t *done, int32_t n, int32_t g, int32_t rows, int32_t width, int32_t pages) {
+// A block owns one chunk of the pages of one token's row for the heads that share one head of keys
+// and values; the last block of a token and such a head adds the chunks in their order. Shared
+// memory: 2 x 64 x (HD + 8) f16, 520 bytes static.
+extern "C" __global__ void __launch_bounds__(128)
+    kt_paged_attention_rows(kt_f16 *y, const kt_f16 *q, const int32_t *segments,
+        const int32_t *table, const kt_f16 *pool, float *partial, float *stats, uint32_t *done,
+        int32_t n, int32_t g, int32_t rows, int32_t width, int32_t pages) {
     KT_SHARED_DYNAMIC(kt_f16, shared);
     KT_SHARED(float, tops, 4 * 16 * 2);
     KT_SHARED(uint32_t, before, 1);
-    const int32_t chunk = (int32_t)blockIdx.x, kv = (int32_t)blockIdx.y, token = (int32_t)blockIdx.z;
+    const int32_t chunk = (int32_t)blockIdx.x, kv = (int32_t)blockIdx.y,
+                  token = (int32_t)blockIdx.z;
     const int64_t column = (int64_t)token * KT_QD + kv * GROUP * KT_HD;
     const kt_place place = kt_segment_find(segments, g, token);
     if (place.row < 0) { // stopped
@@ -173,7 +179,8 @@ extern "C" __global__ void __launch_bounds__(128) kt_paged_attention_rows(kt_f16
         for (int32_t c = 0; c < KT_CHUNKS; c++) {
             float part = kt_load_shared_by_blocks(stat + (int64_t)c * n * HEADS * 2 + 1);
             if (part <= 0) continue; // no keys in this chunk
-            float shrink = kt_exp2(kt_load_shared_by_blocks(stat + (int64_t)c * n * HEADS * 2) - top);
+            float shrink =
+                kt_exp2(kt_load_shared_by_blocks(stat + (int64_t)c * n * HEADS * 2) - top);
             sum += shrink * part;
             weighted += shrink * kt_load_shared_by_blocks(partial + c * plane + column + i);
         }

@@ -1,8 +1,8 @@
 // Kernel of ops/rms_norm/op.yaml.
 #include "reduce.cuh"
 
-// A block owns a row, a thread the groups of 4 columns that are a block apart. Shared memory: a float a
-// warp. x and w aligned to 16 bytes, y to 8.
+// A block owns a row, a thread the groups of 4 columns that are a block apart. Shared memory: a
+// float a warp. x and w aligned to 16 bytes, y to 8.
 extern "C" __global__ void __launch_bounds__(KT_THREADS)
     kt_rms_norm_block_per_row(kt_f16 *y, const float *x, const float *w, int32_t n, float eps) {
     KT_SHARED_DYNAMIC(float, scratch);

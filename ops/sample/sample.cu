@@ -1,22 +1,26 @@
 // Kernel of ops/sample/op.yaml, whose comments define every step.
 //
-// Nothing is sorted: the order of the tokens is that of integer keys, equal keys have equal weights, and
-// weights are integers, so a place in the order is found digit by digit from histograms of counts or of
-// weights, whatever order they are added in.
+// Nothing is sorted: the order of the tokens is that of integer keys, equal keys have equal
+// weights, and weights are integers, so a place in the order is found digit by digit from
+// histograms of counts or of weights, whatever order they are added in.
 #include "kt.cuh"
 
 enum { THREADS = 1024, WARPS = 32, BINS = 2048, LISTED = 4096 };
 
 static constexpr float MOST = 3.402823466e+38f; // largest finite f32
 
-KT_DEVICE float clamp(float v) { return kt_min(kt_max(v, -MOST), MOST); }
+KT_DEVICE float clamp(float v) {
+    return kt_min(kt_max(v, -MOST), MOST);
+}
 
 // An integer with the order of the numbers; both zeros are one.
 KT_DEVICE uint32_t to_key(float v) {
     uint32_t bits = kt_bits(kt_add(v, 0.0f));
     return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
-KT_DEVICE float from_key(uint32_t key) { return kt_float(key >> 31 ? key ^ 0x80000000u : ~key); }
+KT_DEVICE float from_key(uint32_t key) {
+    return kt_float(key >> 31 ? key ^ 0x80000000u : ~key);
+}
 
 // exp(z - highest) in units of 2^-40.
 KT_DEVICE uint64_t weight_of(uint32_t key, float highest) {
@@ -83,21 +87,18 @@ KT_DEVICE uint32_t block_max(uint32_t v, small *shared) {
     }
     if (kt_lane() == 0) shared->counts[kt_warp()] = v;
     kt_sync();
-    for (int32_t i = 0; i < WARPS; i++)
-        v = shared->counts[i] > v ? shared->counts[i] : v;
+    for (int32_t i = 0; i < WARPS; i++) v = shared->counts[i] > v ? shared->counts[i] : v;
     kt_sync();
     return v;
 }
 
 KT_DEVICE uint64_t block_sum(uint64_t v, small *shared) {
     KT_UNROLL
-    for (int32_t mask = 16; mask > 0; mask >>= 1)
-        v += kt_shfl_xor(v, mask);
+    for (int32_t mask = 16; mask > 0; mask >>= 1) v += kt_shfl_xor(v, mask);
     if (kt_lane() == 0) shared->sums[kt_warp()] = v;
     kt_sync();
     v = 0;
-    for (int32_t i = 0; i < WARPS; i++)
-        v += shared->sums[i];
+    for (int32_t i = 0; i < WARPS; i++) v += shared->sums[i];
     kt_sync();
     return v;
 }
@@ -114,12 +115,10 @@ KT_DEVICE void find_bin(const uint32_t *bins, uint64_t target, small *shared, in
     constexpr int32_t each = BINS / 32;
     const int32_t highest = BINS - 1 - kt_lane() * each;
     uint64_t own = 0, before = 0;
-    for (int32_t i = 0; i < each; i++)
-        own += bin_value<weights>(bins, highest - i);
+    for (int32_t i = 0; i < each; i++) own += bin_value<weights>(bins, highest - i);
     shared->sums[kt_lane()] = own;
     kt_sync_warp();
-    for (int32_t i = 0; i < kt_lane(); i++)
-        before += shared->sums[i];
+    for (int32_t i = 0; i < kt_lane(); i++) before += shared->sums[i];
     if (before >= target || before + own < target) return;
     for (int32_t i = 0; i < each; i++) {
         uint64_t value = bin_value<weights>(bins, highest - i);
@@ -133,8 +132,8 @@ KT_DEVICE void find_bin(const uint32_t *bins, uint64_t target, small *shared, in
     }
 }
 
-// The highest key at which the count (weight) of the tokens from the top reaches `target`, which is at
-// least 1 and at most that of all. Digits of 11, 11 and 10 bits.
+// The highest key at which the count (weight) of the tokens from the top reaches `target`, which is
+// at least 1 and at most that of all. Digits of 11, 11 and 10 bits.
 template <bool weights>
 KT_DEVICE found descend(const list &from, uint64_t target, work *big, small *shared) {
     if (threadIdx.x == 0) {
@@ -173,7 +172,8 @@ KT_DEVICE found descend(const list &from, uint64_t target, work *big, small *sha
     return at;
 }
 
-// The id of the number-th token (from 0) with this key, in order of ids. A warp looks through a range.
+// The id of the number-th token (from 0) with this key, in order of ids. A warp looks through a
+// range.
 KT_DEVICE int32_t pick(const uint32_t *keys, uint32_t key, uint32_t number, small *shared) {
     constexpr int32_t range = (int32_t)kt_align_up(kt_ceil_div(KT_V, WARPS), 32);
     const int32_t first = kt_warp() * range, end = kt_min(first + range, KT_V);
@@ -185,8 +185,7 @@ KT_DEVICE int32_t pick(const uint32_t *keys, uint32_t key, uint32_t number, smal
     shared->counts[kt_warp()] = count;
     if (threadIdx.x == 0) shared->id = 0;
     kt_sync();
-    for (int32_t i = 0; i < kt_warp(); i++)
-        before += shared->counts[i];
+    for (int32_t i = 0; i < kt_warp(); i++) before += shared->counts[i];
     if (number >= before && number - before < count) {
         for (int32_t i = first; i < end; i += 32) {
             int32_t id = i + kt_lane();
@@ -201,8 +200,8 @@ KT_DEVICE int32_t pick(const uint32_t *keys, uint32_t key, uint32_t number, smal
 }
 
 // Steps 4 to 7: the id drawn from a row's keys.
-KT_DEVICE int32_t draw(const uint32_t *keys, uint32_t top, uint32_t random, int32_t top_k, float top_p,
-    work *big, small *shared) {
+KT_DEVICE int32_t draw(const uint32_t *keys, uint32_t top, uint32_t random, int32_t top_k,
+    float top_p, work *big, small *shared) {
     list kept = {keys, KT_V, from_key(top)};
     uint64_t sum = 0;
     uint32_t least = 0; // lower keys are out
@@ -240,11 +239,11 @@ KT_DEVICE int32_t draw(const uint32_t *keys, uint32_t top, uint32_t random, int3
 }
 
 // A block owns a row. Shared memory: 3 x 2048 words of bins, 4096 words of listed keys.
-extern "C" __global__ void __launch_bounds__(1024) kt_sample_block_per_row(int32_t *gen_next,
-    int32_t *gen_segments, int32_t *gen_left, int32_t *gen_made, int32_t *gen_tokens,
-    uint32_t *gen_seen, uint32_t *gen_rng, const float *logits, const int32_t *stop, uint32_t *keys,
-    int32_t rows, int32_t k, int32_t most, float temperature, int32_t top_k, float top_p,
-    float repetition_penalty) {
+extern "C" __global__ void __launch_bounds__(1024)
+    kt_sample_block_per_row(int32_t *gen_next, int32_t *gen_segments, int32_t *gen_left,
+        int32_t *gen_made, int32_t *gen_tokens, uint32_t *gen_seen, uint32_t *gen_rng,
+        const float *logits, const int32_t *stop, uint32_t *keys, int32_t rows, int32_t k,
+        int32_t most, float temperature, int32_t top_k, float top_p, float repetition_penalty) {
     KT_SHARED_DYNAMIC(work, big);
     KT_SHARED(small, shared, 1);
     const int32_t row = (int32_t)blockIdx.x;
@@ -270,8 +269,7 @@ extern "C" __global__ void __launch_bounds__(1024) kt_sample_block_per_row(int32
     if (threadIdx.x > 0) return;
 
     bool stops = false;
-    for (int32_t i = 0; i < k; i++)
-        stops = stops || (stop[i] >= 0 && stop[i] == id);
+    for (int32_t i = 0; i < k; i++) stops = stops || (stop[i] >= 0 && stop[i] == id);
     int32_t made = gen_made[row], left = stops ? 0 : kt_max(gen_left[row] - 1, 0);
     rng[2] += 1;
     seen[id / 32] |= 1u << (id % 32);

@@ -1,8 +1,8 @@
 // Kernel of ops/sincos_2d/op.yaml.
 #include "segments.cuh"
 
-// A block owns a patch, a thread numbers that are a block apart. Quarters of the width: sine and cosine
-// of column * w, sine and cosine of row * w; w = 10000^(-i / (d / 4)).
+// A block owns a patch, a thread numbers that are a block apart. Quarters of the width: sine and
+// cosine of column * w, sine and cosine of row * w; w = 10000^(-i / (d / 4)).
 extern "C" __global__ void __launch_bounds__(256) kt_sincos_2d_block_per_row(kt_f16 *y,
     const kt_f16 *x, const int32_t *size, const int32_t *offset, int32_t n, int32_t views) {
     constexpr int32_t quarter = KT_D / 4;

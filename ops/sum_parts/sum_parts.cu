@@ -10,8 +10,7 @@ extern "C" __global__ void __launch_bounds__(256)
         int64_t at = first + i * 256;
         if (at >= end) return;
         float sum = x[at];
-        for (int32_t p = 0; p < s; p++)
-            sum += part[p * end + at];
+        for (int32_t p = 0; p < s; p++) sum += part[p * end + at];
         y[at] = sum;
     }
 }

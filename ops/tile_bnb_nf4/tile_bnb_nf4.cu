@@ -2,9 +2,9 @@
 #include "bnb.cuh"
 #include "tiles.cuh"
 
-// A block is one warp: 64 columns of 16 rows of the weight, a lane two columns of each. Blocks of the
-// first columns write the rows' records, the very first one the tables; blocks of the first rows clear
-// what the layout has beyond its last row.
+// A block is one warp: 64 columns of 16 rows of the weight, a lane two columns of each. Blocks of
+// the first columns write the rows' records, the very first one the tables; blocks of the first
+// rows clear what the layout has beyond its last row.
 extern "C" __global__ void __launch_bounds__(32) kt_tile_bnb_nf4_warp_per_tile(uint8_t *tiles,
     float *scales, float *tables, const uint8_t *codes, const uint8_t *absmax, const float *map,
     const float *nested_absmax, const float *nested_map, const int32_t *to, int32_t n, int32_t k,
@@ -20,8 +20,8 @@ extern "C" __global__ void __launch_bounds__(32) kt_tile_bnb_nf4_warp_per_tile(u
         if (group > 0) continue;
         for (int32_t i = lane; i < record; i += 32) {
             int64_t span = block / KT_LUT4_SPAN + i - 2;
-            scales[(int64_t)row * record + i] = i == 0   ? (float)(block % KT_LUT4_SPAN)
-                                                : i == 1 ? offset
+            scales[(int64_t)row * record + i] = i == 0      ? (float)(block % KT_LUT4_SPAN)
+                                                : i == 1    ? offset
                                                 : span < b2 ? nested_absmax[span]
                                                             : 0;
         }
@@ -35,6 +35,5 @@ extern "C" __global__ void __launch_bounds__(32) kt_tile_bnb_nf4_warp_per_tile(u
             scales[(int64_t)row * record + i] = 0;
     }
     if (group > 0) return;
-    for (int32_t i = lane; i < 16 + 256; i += 32)
-        tables[i] = i < 16 ? map[i] : nested_map[i - 16];
+    for (int32_t i = lane; i < 16 + 256; i += 32) tables[i] = i < 16 ? map[i] : nested_map[i - 16];
 }

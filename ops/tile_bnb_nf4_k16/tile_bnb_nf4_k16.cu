@@ -2,8 +2,9 @@
 #include "bnb.cuh"
 #include "tiles.cuh"
 
-// A block is one warp: 64 columns of 16 rows of the weight, a lane two columns of each. The very first
-// block writes the table; blocks of the first rows clear what the layout has beyond its last row.
+// A block is one warp: 64 columns of 16 rows of the weight, a lane two columns of each. The very
+// first block writes the table; blocks of the first rows clear what the layout has beyond its last
+// row.
 extern "C" __global__ void __launch_bounds__(32) kt_tile_bnb_nf4_k16_warp_per_tile(uint8_t *tiles,
     float *table, const uint8_t *codes, const uint8_t *absmax, const float *map,
     const float *nested_absmax, const float *nested_map, const int32_t *to, int32_t n, int32_t k,

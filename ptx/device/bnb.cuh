@@ -1,5 +1,6 @@
-// 4-bit weights as bitsandbytes stores them: W[n, k] flattened, two codes a byte, the first in the high
-// half; blocks of 64 numbers with an 8-bit scale code, spans of 256 blocks with a scale of scales.
+// 4-bit weights as bitsandbytes stores them: W[n, k] flattened, two codes a byte, the first in the
+// high half; blocks of 64 numbers with an 8-bit scale code, spans of 256 blocks with a scale of
+// scales.
 #ifndef KT_DEVICE_BNB_CUH
 #define KT_DEVICE_BNB_CUH
 

@@ -1,13 +1,14 @@
-// y[n, m] = x[n, k] W[m, k]^T on tensor cores with f32 sums: readers of the tiled layouts and two loops
-// over the columns, for few rows of x and for many.
+// y[n, m] = x[n, k] W[m, k]^T on tensor cores with f32 sums: readers of the tiled layouts and two
+// loops over the columns, for few rows of x and for many.
 //
 // Weights are the A operand (16 rows a tile), rows of x the 8 columns of B. A reader is a type with
-//   tile                        what one lane keeps of one tile between load and use
-//   scale_steps                 0: numbers are weights; 1, 4: after so many steps a sum is scaled by row
-//   fill(shared)                makes the tables in shared memory (KT_MATMUL_TABLE bytes); the caller syncs
-//   load(tile, row_tile, group) group: tile column, 64 columns of W
-//   fragment(tile, step, a)     A operand of 16 columns
-//   scale(tile, step, s)        scales of rows g and g + 8
+//   tile                         what one lane keeps of one tile between load and use
+//   scale_steps                  0: numbers are weights; 1, 4: so many steps share a row's scale
+//   fill(shared)                 makes tables (KT_MATMUL_TABLE bytes); the caller syncs
+//   load(tile, row_tile, group)  group: tile column, 64 columns of W
+//   fragment(tile, step, a)      A operand of 16 columns
+//   scale(tile, step, s)         scales of rows g and g + 8
+//
 // A sink has put(row of x, row of W, value).
 #ifndef KT_DEVICE_MATMUL_CUH
 #define KT_DEVICE_MATMUL_CUH
@@ -36,11 +37,11 @@ template <int32_t M, int32_t K> struct kt_reader_f16 {
     __device__ __forceinline__ explicit kt_reader_f16(const uint8_t *block) : tiles(block) {}
     __device__ __forceinline__ void fill(unsigned char *) {}
     __device__ __forceinline__ void load(tile &to, int32_t row_tile, int32_t group) const {
-        const uint8_t *from =
-            tiles + ((int64_t)row_tile * kt_ceil_div(K, 64) + group) * KT_TILE_F16_BYTES + kt_lane() * 16;
+        const uint8_t *from = tiles +
+                              ((int64_t)row_tile * kt_ceil_div(K, 64) + group) * KT_TILE_F16_BYTES +
+                              kt_lane() * 16;
         KT_UNROLL
-        for (int32_t s = 0; s < 4; s++)
-            to.step[s] = kt_load_once16(from + s * 512);
+        for (int32_t s = 0; s < 4; s++) to.step[s] = kt_load_once16(from + s * 512);
     }
     __device__ __forceinline__ void fragment(const tile &from, int32_t step, uint32_t a[4]) const {
         a[0] = from.step[step].x;
@@ -48,7 +49,9 @@ template <int32_t M, int32_t K> struct kt_reader_f16 {
         a[2] = from.step[step].z;
         a[3] = from.step[step].w;
     }
-    __device__ __forceinline__ void scale(const tile &, int32_t, float s[2]) const { s[0] = s[1] = 1; }
+    __device__ __forceinline__ void scale(const tile &, int32_t, float s[2]) const {
+        s[0] = s[1] = 1;
+    }
 };
 
 // Codes of 4 bits through a table in shared memory: what both lut4 readers have in common.
@@ -63,22 +66,24 @@ struct kt_codes {
         }
         table = to + kt_lane();
     }
-    __device__ __forceinline__ void fragment(const kt_u32x4 &codes, int32_t step, uint32_t a[4]) const {
+    __device__ __forceinline__ void fragment(
+        const kt_u32x4 &codes, int32_t step, uint32_t a[4]) const {
         uint32_t word = step == 0 ? codes.x : step == 1 ? codes.y : step == 2 ? codes.z : codes.w;
         KT_UNROLL
-        for (int32_t i = 0; i < 4; i++)
-            a[i] = table[(word >> 8 * i & 255) * 32];
+        for (int32_t i = 0; i < 4; i++) a[i] = table[(word >> 8 * i & 255) * 32];
     }
 };
 
 template <int32_t M, int32_t K> struct kt_reader_lut4 {
+    static_assert(K % 64 == 0, "this layout holds multiples of 64 columns");
     struct tile {
         kt_u32x4 codes;
         uint32_t scale_codes; // of rows g, g + 8
         float span[2], offset[2];
     };
     static constexpr int32_t rows = M, cols = K, scale_steps = 4;
-    static constexpr int32_t groups = K / 64, row_tiles = (M + 15) / 16, record = 2 + kt_lut4_spans(K);
+    static constexpr int32_t groups = K / 64, row_tiles = (M + 15) / 16,
+                             record = 2 + kt_lut4_spans(K);
     const uint8_t *tiles;
     const float *row_records, *tables, *book;
     kt_codes codes;
@@ -119,6 +124,7 @@ template <int32_t M, int32_t K> struct kt_reader_lut4 {
 };
 
 template <int32_t M, int32_t K> struct kt_reader_lut4_k16 {
+    static_assert(K % 16 == 0, "this layout holds multiples of 16 columns");
     struct tile {
         kt_u32x4 codes, scales;
     };
@@ -158,8 +164,7 @@ KT_DEVICE void kt_matmul_step(
     float acc[4], const uint32_t a[4][4], const float s[4][2], const uint32_t b[8]) {
     if constexpr (Reader::scale_steps == 0) {
         KT_UNROLL
-        for (int32_t step = 0; step < 4; step++)
-            kt_mma(acc, a[step], b[2 * step], b[2 * step + 1]);
+        for (int32_t step = 0; step < 4; step++) kt_mma(acc, a[step], b[2 * step], b[2 * step + 1]);
     } else {
         KT_UNROLL
         for (int32_t first = 0; first < 4; first += Reader::scale_steps) {
@@ -168,8 +173,7 @@ KT_DEVICE void kt_matmul_step(
             for (int32_t step = first; step < first + Reader::scale_steps; step++)
                 kt_mma(sum, a[step], b[2 * step], b[2 * step + 1]);
             KT_UNROLL
-            for (int32_t i = 0; i < 4; i++)
-                acc[i] = kt_fma(s[first][i / 2], sum[i], acc[i]);
+            for (int32_t i = 0; i < 4; i++) acc[i] = kt_fma(s[first][i / 2], sum[i], acc[i]);
         }
     }
 }
@@ -178,12 +182,10 @@ template <class Reader>
 KT_DEVICE void kt_matmul_unpack(
     const Reader &w, const typename Reader::tile &tile, uint32_t a[4][4], float s[4][2]) {
     KT_UNROLL
-    for (int32_t step = 0; step < 4; step++)
-        w.fragment(tile, step, a[step]);
+    for (int32_t step = 0; step < 4; step++) w.fragment(tile, step, a[step]);
     if constexpr (Reader::scale_steps > 0) {
         KT_UNROLL
-        for (int32_t step = 0; step < 4; step += Reader::scale_steps)
-            w.scale(tile, step, s[step]);
+        for (int32_t step = 0; step < 4; step += Reader::scale_steps) w.scale(tile, step, s[step]);
     }
 }
 
@@ -229,8 +231,7 @@ KT_DEVICE void kt_matmul_rows(Reader w, const kt_f16 *x, int32_t n, int32_t bloc
         for (; group < slice_end; group += KT_MATMUL_WARPS) {
             typename Reader::tile tile[KT_ROWS_TILES];
             KT_UNROLL
-            for (int32_t i = 0; i < KT_ROWS_TILES; i++)
-                tile[i] = next[i];
+            for (int32_t i = 0; i < KT_ROWS_TILES; i++) tile[i] = next[i];
             if (group + KT_MATMUL_WARPS < end) {
                 KT_UNROLL
                 for (int32_t i = 0; i < KT_ROWS_TILES; i++)
@@ -262,7 +263,8 @@ KT_DEVICE void kt_matmul_rows(Reader w, const kt_f16 *x, int32_t n, int32_t bloc
     for (int32_t i = 0; i < KT_ROWS_TILES; i++) {
         KT_UNROLL
         for (int32_t j = 0; j < 4; j++)
-            sums[(warp * 8 + lane % 4 * 2 + j % 2) * 64 + i * 16 + lane / 4 + j / 2 * 8] = acc[i][j];
+            sums[(warp * 8 + lane % 4 * 2 + j % 2) * 64 + i * 16 + lane / 4 + j / 2 * 8] =
+                acc[i][j];
     }
     kt_sync();
     for (int32_t i = (int32_t)threadIdx.x; i < 8 * 64; i += KT_MATMUL_THREADS) {
@@ -270,14 +272,13 @@ KT_DEVICE void kt_matmul_rows(Reader w, const kt_f16 *x, int32_t n, int32_t bloc
         if (row >= n || m >= Reader::rows) continue;
         float sum = 0;
         KT_UNROLL
-        for (int32_t j = 0; j < KT_MATMUL_WARPS; j++)
-            sum += sums[(j * 8 + row) * 64 + i % 64];
+        for (int32_t j = 0; j < KT_MATMUL_WARPS; j++) sum += sums[(j * 8 + row) * 64 + i % 64];
         sink.put(row, m, sum);
     }
 }
 
-// 128 rows of x from row x0, 64 columns of one group, to one stage; 16-byte pieces are exchanged within
-// a row so that ldmatrix meets no bank twice.
+// 128 rows of x from row x0, 64 columns of one group, to one stage; 16-byte pieces are exchanged
+// within a row so that ldmatrix meets no bank twice.
 template <int32_t K>
 KT_DEVICE void kt_matmul_stage_tile(
     unsigned char *to, const kt_f16 *x, int32_t n, int32_t x0, int32_t group) {
@@ -297,9 +298,9 @@ KT_DEVICE void kt_matmul_stage_tile(
     }
 }
 
-// 128 rows of x from row x0 and 128 rows of W from row w0 (a multiple of 128), groups [first, end). A
-// warp has 32 rows of W and 64 of x. Shared memory: KT_MATMUL_TABLE and KT_TILES_STAGES stages. K must
-// be a multiple of 4, x aligned to 16 bytes.
+// 128 rows of x from row x0 and 128 rows of W from row w0 (a multiple of 128), groups [first, end).
+// A warp has 32 rows of W and 64 of x. Shared memory: KT_MATMUL_TABLE and KT_TILES_STAGES stages. K
+// must be a multiple of 4, x aligned to 16 bytes.
 template <class Reader, class Sink>
 KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0, int32_t w0,
     int32_t first, int32_t end, unsigned char *shared, Sink sink) {
@@ -319,8 +320,7 @@ KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0,
     }
     if (first < end) {
         KT_UNROLL
-        for (int32_t i = 0; i < 2; i++)
-            w.load(next[i], kt_min(row_tile + i, last_tile), first);
+        for (int32_t i = 0; i < 2; i++) w.load(next[i], kt_min(row_tile + i, last_tile), first);
     }
     w.fill(shared);
     int32_t stage = 0;
@@ -338,8 +338,7 @@ KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0,
         uint32_t a[2][4][4];
         float s[2][4][2];
         KT_UNROLL
-        for (int32_t i = 0; i < 2; i++)
-            kt_matmul_unpack(w, next[i], a[i], s[i]);
+        for (int32_t i = 0; i < 2; i++) kt_matmul_unpack(w, next[i], a[i], s[i]);
         if (group + 1 < end) {
             KT_UNROLL
             for (int32_t i = 0; i < 2; i++)
@@ -353,8 +352,7 @@ KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0,
             kt_ldmatrix4(b, row + (lane / 8 ^ (lane & 7)) * 16);
             kt_ldmatrix4(b + 4, row + (lane / 8 + 4 ^ (lane & 7)) * 16);
             KT_UNROLL
-            for (int32_t i = 0; i < 2; i++)
-                kt_matmul_step<Reader>(acc[i][j], a[i], s[i], b);
+            for (int32_t i = 0; i < 2; i++) kt_matmul_step<Reader>(acc[i][j], a[i], s[i], b);
         }
         stage = stage == KT_TILES_STAGES - 1 ? 0 : stage + 1;
     }

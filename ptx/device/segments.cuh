@@ -1,5 +1,5 @@
-// Ragged batches: segments i32[g, 4] of a batch of tokens, offsets i32[views + 1] of a batch of views,
-// and pages of keys and values.
+// Ragged batches: segments i32[g, 4] of a batch of tokens, offsets i32[views + 1] of a batch of
+// views, and pages of keys and values.
 #ifndef KT_DEVICE_SEGMENTS_CUH
 #define KT_DEVICE_SEGMENTS_CUH
 
@@ -7,8 +7,8 @@
 
 enum { KT_PAGE = 16 }; // tokens of a page of keys and values
 
-// A segment is row, start, length, first: tokens first .. first + length - 1 of the batch are positions
-// start .. of a row. A length of 0 holds no token.
+// A segment is row, start, length, first: tokens first .. first + length - 1 of the batch are
+// positions start .. of a row. A length of 0 holds no token.
 struct kt_place {
     int32_t row, position; // row -1: the token is in no segment
 };
@@ -36,8 +36,7 @@ KT_DEVICE int32_t kt_page_find(const int32_t *table, int32_t rows, int32_t width
 // The view that element `at` belongs to.
 KT_DEVICE int32_t kt_view_find(const int32_t *offset, int32_t views, int32_t at) {
     int32_t view = 0;
-    while (view + 1 < views && offset[view + 1] <= at)
-        view++;
+    while (view + 1 < views && offset[view + 1] <= at) view++;
     return view;
 }
 
