@@ -148,6 +148,11 @@ static void freeze(kt_planner *p) {
     plan->weight_layout = p->weight_layout;
     plan->builds = p->builds.at;
     plan->n_builds = (int)p->builds.n;
+    kt_plan_name *names = KT_NEW_ARRAY(p->arena, kt_plan_name, p->top.entries.n);
+    for (size_t i = 0; i < p->top.entries.n; i++)
+        names[i] = (kt_plan_name){p->top.entries.at[i].name, p->top.entries.at[i].tensor};
+    plan->names = names;
+    plan->n_names = (int)p->top.entries.n;
 }
 
 kt_status kt_plan_open(

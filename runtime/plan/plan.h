@@ -37,7 +37,7 @@ typedef struct kt_axis {
 typedef enum kt_home {
     KT_HOME_VECTOR,   // weight delivered in f32, in the weight block
     KT_HOME_LINEAR,   // logical weight: reached through a layout (CUDA) or as rows of f16 (CPU)
-    KT_HOME_LAYOUT,   // a part of a prepared layout (only in prepare calls)
+    KT_HOME_LAYOUT,   // a part of a prepared layout (only in prepare calls); offset: from the layout's start
     KT_HOME_STAGING,  // checkpoint parts on their way (only in prepare calls)
     KT_HOME_STATE,    // outlives a request, in the state block
     KT_HOME_UPLOAD,   // made by a host step, in the upload block
@@ -105,7 +105,7 @@ typedef struct kt_call {
     const kt_dtype *types;     // by type variable
     const int64_t *tunes;      // by tune of the variant
     const int *ports;          // tensor by op port; -1 absent
-    const int *layouts;        // layout by layout of the variant
+    const int *layouts;        // layout by layout of the variant; -1: its weights are absent
     const int *scratch;        // tensors
     const int *counters;       // tensors
     int build;                 // index; -1 on the CPU
@@ -117,7 +117,7 @@ typedef struct kt_host_call {
     kt_str address;
     kt_place at;
     const int *in, *inout, *out; // tensors by port; -1 absent
-    const int *dims;             // by `decides`: index into plan dims
+    const int *dims;             // by `decides`: index into plan dims; -1: the dim is fixed, its size is in the tensors
     const kt_value *params;      // numbers by param (choices and bools: index); NULL text below otherwise
     const kt_str *words;         // texts by param: choice words, languages, strings
 } kt_host_call;
@@ -147,6 +147,12 @@ typedef struct kt_stage {
     const int *each; int n_each; // tensors whose batches it runs over; 0: once
 } kt_stage;
 
+// "stage.name" of what a stage makes; weights and state by their names.
+typedef struct kt_plan_name {
+    kt_str name;
+    int tensor;
+} kt_plan_name;
+
 typedef struct kt_plan_bytes { // the memory table
     int64_t weights, host_weights, state, upload, act, staging;
 } kt_plan_bytes;
@@ -165,6 +171,8 @@ typedef struct kt_plan {
     const kt_build *builds; int n_builds;
     const kt_stage *stages; int n_stages;
     int result;                // tensor
+    const kt_plan_name *names;
+    int n_names;
     kt_plan_bytes bytes;
 } kt_plan;
 
@@ -203,9 +211,5 @@ void kt_plan_cost(const kt_plan *plan, const kt_call *call, const int64_t *value
 void kt_plan_print(const kt_plan *plan, bool all, kt_buf *out);
 // The rows and bytes of one weight in a layout (for the table and for tests).
 void kt_plan_print_memory(const kt_plan *plan, kt_buf *out);
-
-// A plan of one op alone, for op tests: the op with these dims, types and params; inputs are UPLOAD tensors, outputs ACT. Composite
-// ops: `variant` NULL expands the body. Linear inputs come from synthetic f16 weights held by the caller.
-// (see runtime/plan/single.h)
 
 #endif

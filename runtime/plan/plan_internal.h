@@ -112,7 +112,7 @@ typedef struct kt_planner {
     int *views; // by tensor: its view in this bucket, 0: none yet
     int n_views;
     int64_t counter_bytes;
-    int64_t state_bytes, upload_bytes;
+    int64_t state_bytes;
 } kt_planner;
 
 // One use of an op while it is bound.
