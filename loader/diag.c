@@ -288,8 +288,7 @@ void kt_diag_print(const kt_diag *diag, kt_buf *out) {
     // NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers
     const kt_diag_entry **sorted = KT_NEW_ARRAY(diag->arena, const kt_diag_entry *, n);
     for (size_t i = 0; i < n; i++) sorted[i] = &diag->entries.at[i];
-    // NOLINTNEXTLINE(bugprone-sizeof-expression)
-    qsort(sorted, n, sizeof *sorted, compare_entries);
+    qsort(sorted, n, sizeof(void *), compare_entries);
     int shown[2] = {0, 0}, repeats[2] = {0, 0};
     for (size_t i = 0; i < n; i++) {
         kt_severity severity = sorted[i]->severity;

@@ -135,9 +135,7 @@ static bool read_formats(kt_registry *registry, kt_diag *diag) {
         if (format != NULL) KT_PUSH(registry->arena, &registry->formats, format);
     }
     if (registry->formats.n == 0) return good;
-    // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
-    qsort(
-        registry->formats.at, registry->formats.n, sizeof registry->formats.at[0], compare_formats);
+    qsort(registry->formats.at, registry->formats.n, sizeof(void *), compare_formats);
     return good;
 }
 

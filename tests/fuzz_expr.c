@@ -4,8 +4,6 @@
 #include "loader/type.h"
 #include "tests/fuzz.h"
 
-#include <string.h>
-
 static bool find(const void *ctx, kt_str name, kt_value *out) {
     (void)ctx;
     if (name.n > 2) return false;
@@ -34,8 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         bool good = kt_expr_eval(expr, &env, "a test", &diag, &a);
         KT_ASSERT(good == kt_expr_compute(expr, &env, &b));
         KT_ASSERT(good == (diag.n_errors == 0));
-        KT_ASSERT(
-            !good || (a.is_real == b.is_real && a.i == b.i && memcmp(&a.r, &b.r, sizeof a.r) == 0));
+        KT_ASSERT(!good || (a.is_real == b.is_real && a.i == b.i && a.r <= b.r && a.r >= b.r));
         kt_str name;
         int64_t add;
         kt_expr_is_axis(expr, &name, &add);

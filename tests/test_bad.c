@@ -45,8 +45,8 @@ static const kind_row kinds[] = {
 // ---- the files
 
 typedef struct bad_case {
-    char *path; // of the file, or of the folder
-    char *expected;
+    const char *path; // of the file, or of the folder
+    const char *expected;
     load *run;
 } bad_case;
 
@@ -88,7 +88,7 @@ static load *loader_of(kt_arena *arena, const char *path) {
     return load_other;
 }
 
-static void add_case(bad_cases *cases, char *path, char *expected, load *run) {
+static void add_case(bad_cases *cases, const char *path, const char *expected, load *run) {
     KT_PUSH(&cases->arena, &cases->at, ((bad_case){path, expected, run}));
 }
 
@@ -99,7 +99,7 @@ static void list(bad_cases *cases, const char *folder) {
     for (int i = 0; i < n; i++) {
         char *path = kt_path_join(arena, folder, kt_str_z(arena, names[i]));
         if (kt_os_stat(path).kind == KT_PATH_FOLDER) {
-            char *expected = kt_path_join(arena, path, "expected.err");
+            const char *expected = kt_path_join(arena, path, "expected.err");
             if (exists(arena, path, "op.yaml")) {
                 add_case(cases, path, expected, load_op);
             } else if (exists(arena, path, "a")) {
@@ -108,7 +108,7 @@ static void list(bad_cases *cases, const char *folder) {
                 list(cases, path);
             }
         } else if (kt_str_ends(names[i], KT_STR(".yaml"))) {
-            char *expected = kt_arena_printf(arena, "%.*s.err", (int)strlen(path) - 5, path);
+            const char *expected = kt_arena_printf(arena, "%.*s.err", (int)strlen(path) - 5, path);
             add_case(cases, path, expected, loader_of(arena, path));
         }
     }

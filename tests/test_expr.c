@@ -71,14 +71,14 @@ static bool compute(fixture *f, const char *text, kt_value *out) {
 }
 
 static void is_int(fixture *f, const char *text, int64_t want) {
-    kt_value v;
+    kt_value v = {0};
     if (!compute(f, text, &v)) fail_msg("'%s' fails", text);
     if (v.is_real || v.i != want) fail_msg("'%s' is %" PRId64 ", not %" PRId64, text, v.i, want);
     assert_true(fabs(v.r - (double)want) <= 0); // the real beside it
 }
 
 static void is_real(fixture *f, const char *text, double want) {
-    kt_value v;
+    kt_value v = {0};
     if (!compute(f, text, &v)) fail_msg("'%s' fails", text);
     assert_true(v.is_real);
     assert_true(fabs(v.r - want) <= 1e-15 * fabs(want));
@@ -119,6 +119,10 @@ static void division_floors(void **state) {
     is_int(f, "-7 % 2", 1);
     is_int(f, "7 % -2", -1);
     is_int(f, "-8 / 2", -4);
+    is_int(f, "8 % low", INT64_MIN + 8);
+    is_int(f, "8 / low", -1);
+    is_int(f, "ceil_div(-8, low)", 1);
+    is_int(f, "low % 3", 1);
     is_int(f, "ceil_div(7, 2)", 4);
     is_int(f, "ceil_div(8, 2)", 4);
     is_int(f, "ceil_div(-7, 2)", -3);
@@ -217,7 +221,7 @@ static void bounds(void **state) {
     memset(text, '(', 200);
     text[200] = 0;
     fails(f, text, "nested deeper than 64");
-    for (int i = 0; i < 2000; i++) memcpy(text + 2 * i, "1+", 2);
+    for (size_t i = 0; i < 2000; i++) memcpy(text + 2 * i, "1+", 2);
     text[4001 - 2] = 0;
     fails(f, text, "too many terms");
     memset(text, ' ', 5000);

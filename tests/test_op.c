@@ -194,6 +194,38 @@ static void shipped_ops_are_right(void **state) {
         assert_true(formats[i - 1]->when.n > 0);
 }
 
+// Every example in docs/ops.md that is a whole op or format is one.
+static void examples_of_the_manual(void **state) {
+    fixture *f = *state;
+    kt_str text;
+    kt_err err;
+    assert_int_equal(kt_file_read(&f->arena, "docs/ops.md", 1 << 20, &text, &err), KT_OK);
+    kt_str fence = KT_STR("```yaml\nkotaro: ");
+    int n = 0;
+    for (size_t i = 0; i + fence.n < text.n; i++) {
+        if (!kt_str_starts(kt_str_slice(text, i, text.n), fence)) continue;
+        size_t from = i + 8, to = from;
+        while (to + 4 < text.n && !kt_str_starts(kt_str_slice(text, to, text.n), KT_STR("\n```")))
+            to++;
+        char *example = kt_str_z(&f->arena, kt_str_slice(text, from, to + 1));
+        const kt_node *root =
+            kt_yaml_parse(&f->arena, kt_str_from(example), "docs/ops.md", &f->diag);
+        expect_clean(f);
+        const char *name = kt_str_z(&f->arena, kt_node_find(root, "name")->value->text);
+        if (kt_str_starts(kt_str_from(example), KT_STR("kotaro: op"))) {
+            assert_true(
+                kt_op_read(&f->arena, root, name, true, &f->diag) != NULL || f->diag.n_errors > 0);
+        } else {
+            const char *path = put(f, kt_arena_printf(&f->arena, "%s.format.yaml", name), example);
+            kt_format_open(&f->arena, path, path, &f->diag);
+            kt_os_remove(path);
+        }
+        expect_clean(f);
+        n++;
+    }
+    assert_int_equal(n, 3);
+}
+
 static void own_op_replaces_shipped_one(void **state) {
     fixture *f = *state;
     put(f, "own/sum_parts/op.yaml",
@@ -275,7 +307,7 @@ static void parameters_have_values(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {TEST(everything_is_read), TEST(variant_is_read),
-        TEST(kernel_parameters_by_rule), TEST(shipped_ops_are_right),
+        TEST(kernel_parameters_by_rule), TEST(shipped_ops_are_right), TEST(examples_of_the_manual),
         TEST(own_op_replaces_shipped_one), TEST(steps_of_pipelines), TEST(parameters_have_values)};
     return cmocka_run_group_tests_name("op", tests, NULL, NULL);
 }
