@@ -176,31 +176,19 @@ static void check_step(body *b, const kt_step *step) {
     for (int i = 0; i < step->n_out; i++) make_name(b, &step->out[i].name);
 }
 
-static bool names_param(kt_op_reader *r, const kt_step *step, kt_str param) {
-    for (int i = 0; i < step->n_params + step->n_dims; i++) {
-        const kt_given *given =
-            i < step->n_params ? &step->params[i] : &step->dims[i - step->n_params];
-        if (given->value->kind != KT_NODE_SCALAR) continue;
-        kt_diag quiet;
-        kt_diag_init(&quiet, r->arena);
-        const kt_expr *expr = kt_expr_node(r->arena, given->value, &quiet);
-        kt_op one = {.dims = &(kt_op_dim){.name = param}, .n_dims = 1};
-        bool used = false;
-        use_mark mark = {&one, &used};
-        mark_expr(&mark, expr);
-        if (used) return true;
-    }
-    return false;
-}
-
+// The parameters stand in as the dims of an op, so that the same marks count their uses.
 static void check_params_used(kt_op_reader *r) {
-    for (int i = 0; i < r->op->n_params; i++) {
-        bool used = false;
-        for (int k = 0; k < r->op->n_body && !used; k++)
-            used = names_param(r, &r->op->body[k], r->op->params[i].name);
-        if (!used)
-            kt_diag_error(r->diag, KT_RULE_NAME, r->op->params[i].at,
-                "parameter '%.*s' is never used in the body", KT_STR_ARG(r->op->params[i].name));
+    const kt_op *op = r->op;
+    kt_op_dim *names = KT_NEW_ARRAY(r->arena, kt_op_dim, op->n_params);
+    for (int i = 0; i < op->n_params; i++) names[i] = (kt_op_dim){.name = op->params[i].name};
+    kt_op stand_in = {
+        .dims = names, .n_dims = op->n_params, .body = op->body, .n_body = op->n_body};
+    use_mark mark = {&stand_in, KT_NEW_ARRAY(r->arena, bool, op->n_params)};
+    mark_body(r, &mark);
+    for (int i = 0; i < op->n_params; i++) {
+        if (mark.used[i]) continue;
+        kt_diag_error(r->diag, KT_RULE_NAME, op->params[i].at,
+            "parameter '%.*s' is never used in the body", KT_STR_ARG(op->params[i].name));
     }
 }
 

@@ -5,7 +5,7 @@
 
 #include "loader/op.h"
 
-enum { KT_OP_MAX_ENTRIES = 256 }; // of every list and map of a manifest
+enum { KT_OP_MAX_ENTRIES = 128 }; // of every list and map of a manifest
 
 typedef struct kt_op_reader {
     kt_arena *arena;
