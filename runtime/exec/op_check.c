@@ -1,0 +1,317 @@
+#include "runtime/exec/op_check_parts.h"
+
+#include "runtime/base/file.h"
+#include "runtime/base/log.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REPORTED = 4 }; // failures of an op that are told in full
+
+typedef struct checked_op {
+    const kt_op *op;
+    kt_check_list list;
+} checked_op;
+
+struct kt_op_check {
+    kt_arena arena;
+    kt_op_check_options options;
+    const char *folder;
+    kt_pool *pool;
+    KT_VEC(checked_op) ops;
+};
+
+// ---- opening
+
+static bool wanted(const kt_op_check_options *o, kt_str name) {
+    for (int i = 0; i < o->n_only; i++)
+        if (kt_str_is(name, o->only[i])) return true;
+    return o->n_only == 0;
+}
+
+static void check_names(const kt_op_check_options *o, kt_diag *diag) {
+    for (int i = 0; i < o->n_only; i++) {
+        kt_ref ref = {kt_str_from(o->only[i]), {0}};
+        (void)kt_registry_op(o->registry, ref, diag);
+    }
+}
+
+static kt_status make_folder(kt_op_check *check, kt_err *err) {
+    const char *temp = kt_os_temp_folder(&check->arena);
+    uint64_t name;
+    kt_os_random(&name, sizeof name);
+    check->folder = kt_path_join(
+        &check->arena, temp, kt_arena_printf(&check->arena, "kotaro-%016" PRIx64, name));
+    if (!kt_os_private_folder(check->folder))
+        return KT_FAIL(err, KT_EFILE, "the folder '%s' cannot be made", check->folder);
+    return KT_OK;
+}
+
+kt_status kt_op_check_open(
+    const kt_op_check_options *options, kt_op_check **out, kt_diag *diag, kt_err *err) {
+    check_names(options, diag);
+    int n = 0;
+    const kt_op *const *all = kt_registry_all(options->registry, &n, diag);
+    kt_op_check *check = calloc(1, sizeof *check);
+    if (!check) kt_out_of_memory(sizeof *check);
+    check->options = *options;
+    for (int i = 0; i < n; i++) {
+        if (!wanted(options, all[i]->name)) continue;
+        bool ok = kt_check_known_generators(all[i], diag);
+        ok = kt_check_tolerances(all[i], diag) && ok;
+        checked_op op = {.op = all[i]};
+        if (ok)
+            kt_check_cases(&check->arena, all[i], options->gpu != NULL, options->quick,
+                options->seed, &op.list);
+        KT_PUSH(&check->arena, &check->ops, op);
+    }
+    kt_status status = diag->n_errors > 0 ? KT_FAIL(err, KT_EYAML, "the manifests have mistakes")
+                                          : make_folder(check, err);
+    if (status != KT_OK) {
+        kt_op_check_close(check);
+        return status;
+    }
+    check->pool = kt_pool_open(0);
+    *out = check;
+    return KT_OK;
+}
+
+void kt_op_check_close(kt_op_check *check) {
+    if (!check) return;
+    int n = 0;
+    kt_str *names = check->folder ? kt_os_list(&check->arena, check->folder, &n) : NULL;
+    for (int i = 0; i < n; i++)
+        kt_os_remove(kt_path_join(&check->arena, check->folder, kt_str_z(&check->arena, names[i])));
+    if (check->folder) kt_os_remove(check->folder);
+    kt_pool_close(check->pool);
+    kt_arena_deinit(&check->arena);
+    free(check);
+}
+
+int kt_op_check_count(const kt_op_check *check) { return (int)check->ops.n; }
+
+const kt_op *kt_op_check_op(const kt_op_check *check, int i) { return check->ops.at[i].op; }
+
+static kt_check_side side_of(const kt_op_check *check) {
+    const kt_op_check_options *o = &check->options;
+    return (kt_check_side){.registry = o->registry,
+        .include = o->include,
+        .folder = check->folder,
+        .pool = check->pool,
+        .poison = 0xff,
+        .stop = o->stop};
+}
+
+// ---- builds
+
+typedef struct collector {
+    kt_op_check *check;
+    kt_arena *arena;
+    int arch;
+    kt_table seen;
+    KT_VEC(kt_op_check_build) builds;
+} collector;
+
+static kt_status collect_plan(collector *c, const kt_plan *plan, kt_err *err) {
+    for (int i = 0; i < plan->n_builds; i++) {
+        const kt_build *build = &plan->builds[i];
+        kt_buf key = {0};
+        kt_buf_printf(&key, "%.*s %.*s", KT_STR_ARG(build->op->name), KT_STR_ARG(build->variant->name));
+        for (int k = 0; k < build->n_defines; k++) kt_buf_printf(&key, " %s", build->defines[k]);
+        int64_t known;
+        kt_str name = kt_str_copy(c->arena, (kt_str){key.at, key.n});
+        kt_buf_deinit(&key);
+        if (kt_table_find(&c->seen, name, &known)) continue;
+        kt_table_set(&c->seen, name, 1);
+        kt_plan one = *plan;
+        one.builds = build;
+        one.n_builds = 1;
+        kt_compile_request *request;
+        KT_TRY(kt_cuda_requests(c->arena, &one, c->arch, &request, err));
+        kt_op_check_build made = {build->op, build->variant, request[0]};
+        KT_PUSH(c->arena, &c->builds, made);
+    }
+    return KT_OK;
+}
+
+// A case that cannot be planned says so when it runs.
+static kt_status collect_case(collector *c, const kt_check_case *from, kt_err *err) {
+    kt_check_side side = side_of(c->check);
+    kt_target target = {.cuda = true, .cc = c->arch, .sm_count = 24, .smem_max = 101376};
+    if (c->check->options.gpu) {
+        target.sm_count = c->check->options.gpu->info.sm_count;
+        target.smem_max = c->check->options.gpu->info.shared_optin_bytes;
+    }
+    kt_arena arena = {0};
+    kt_check_data data;
+    kt_check_case now = *from;
+    now.dims = KT_NEW_ARRAY(&arena, int64_t, from->op->n_dims);
+    memcpy(now.dims, from->dims, sizeof *now.dims * (size_t)from->op->n_dims);
+    kt_status status = KT_OK;
+    if (kt_check_make(&arena, &now, &data)) {
+        kt_check_opened opened;
+        kt_buf why = {0};
+        status = kt_check_write(side.folder, &data, err);
+        if (status == KT_OK) {
+            if (kt_check_plan(&side, &now, &target, &opened, &why) == KT_CHECK_RAN)
+                status = collect_plan(c, opened.plan, err);
+            kt_check_shut(&opened);
+        }
+        kt_buf_deinit(&why);
+    }
+    kt_arena_deinit(&arena);
+    return status;
+}
+
+static kt_status collect_op(collector *c, const checked_op *op, kt_err *err) {
+    for (size_t k = 0; k < op->list.cases.n; k++)
+        KT_TRY(collect_case(c, &op->list.cases.at[k], err));
+    return KT_OK;
+}
+
+static kt_status collect(collector *c, kt_err *err) {
+    kt_table_init(&c->seen, c->arena);
+    bool cuda = c->check->options.gpu != NULL;
+    for (size_t i = 0; i < c->check->ops.n; i++) {
+        if (cuda) {
+            KT_TRY(collect_op(c, &c->check->ops.at[i], err));
+            continue;
+        }
+        // Tests of C implementations name no variants: those of a GPU are listed for this alone.
+        const kt_op_check_options *o = &c->check->options;
+        checked_op listed = {.op = c->check->ops.at[i].op};
+        kt_check_cases(c->arena, listed.op, true, o->quick, o->seed, &listed.list);
+        KT_TRY(collect_op(c, &listed, err));
+    }
+    return KT_OK;
+}
+
+kt_status kt_op_check_builds(kt_op_check *check, kt_arena *arena, int arch, kt_op_check_build **out,
+    int *n, kt_err *err) {
+    collector c = {.check = check, .arena = arena, .arch = arch};
+    KT_TRY(collect(&c, err));
+    *out = c.builds.at;
+    *n = (int)c.builds.n;
+    return KT_OK;
+}
+
+kt_status kt_op_check_compile(kt_op_check *check, int arch, kt_err *err) {
+    KT_ASSERT(check->options.compiler != NULL);
+    kt_arena arena = {0};
+    kt_op_check_build *builds;
+    int n = 0;
+    if (arch == 0) arch = check->options.gpu->info.arch;
+    kt_status status = kt_op_check_builds(check, &arena, arch, &builds, &n, err);
+    if (status == KT_OK && n > 0) {
+        kt_compile_request *requests = KT_NEW_ARRAY(&arena, kt_compile_request, n);
+        kt_compile_result *results = KT_NEW_ARRAY(&arena, kt_compile_result, n);
+        for (int i = 0; i < n; i++) requests[i] = builds[i].request;
+        status = kt_compile(check->options.compiler, requests, n, results, err);
+        if (status == KT_ECOMPILE) status = KT_OK; // its tests say so
+    }
+    kt_arena_deinit(&arena);
+    return status;
+}
+
+// ---- running
+
+// The C implementation against itself: other poison, one thread instead of all, a second run.
+static kt_check_end run_alone(
+    kt_op_check *check, kt_check_data *data, kt_arena *arena, double *worst, kt_buf *why) {
+    const kt_op *op = data->of->op;
+    kt_check_tensor *a = KT_NEW_ARRAY(arena, kt_check_tensor, op->n_ports);
+    kt_check_tensor *b = KT_NEW_ARRAY(arena, kt_check_tensor, op->n_ports);
+    kt_check_side side = side_of(check);
+    side.twice = true;
+    kt_check_end end = kt_check_execute(&side, data, arena, a, why);
+    if (end != KT_CHECK_RAN) return end;
+    side.pool = NULL;
+    side.twice = false;
+    side.poison = 0x55;
+    end = kt_check_execute(&side, data, arena, b, why);
+    if (end != KT_CHECK_RAN) return KT_CHECK_BROKEN;
+    const char *what = "one thread, or other memory before the run, gives other bits";
+    if (!kt_check_same(op, a, b, what, why)) return KT_CHECK_BROKEN;
+    return kt_check_compare(op, a, a, worst, why) ? KT_CHECK_RAN : KT_CHECK_BROKEN; // finite?
+}
+
+static kt_check_end run_pair(
+    kt_op_check *check, kt_check_data *data, kt_arena *arena, double *worst, kt_buf *why) {
+    const kt_op *op = data->of->op;
+    kt_check_tensor *want = KT_NEW_ARRAY(arena, kt_check_tensor, op->n_ports);
+    kt_check_tensor *got = KT_NEW_ARRAY(arena, kt_check_tensor, op->n_ports);
+    kt_check_side side = side_of(check);
+    side.poison = 0xee;
+    kt_check_end end = kt_check_execute(&side, data, arena, want, why);
+    if (end != KT_CHECK_RAN) return end;
+    side.poison = 0xff;
+    side.gpu = check->options.gpu;
+    side.compiler = check->options.compiler;
+    side.twice = !check->options.quick;
+    end = kt_check_execute(&side, data, arena, got, why);
+    if (end != KT_CHECK_RAN) return end;
+    return kt_check_compare(op, want, got, worst, why) ? KT_CHECK_RAN : KT_CHECK_BROKEN;
+}
+
+static kt_check_end run_case(kt_op_check *check, const kt_check_case *from, double *worst,
+    kt_buf *describe, kt_buf *why, kt_err *err) {
+    kt_arena arena = {0};
+    kt_check_case now = *from; // its sizes may change while its inputs are made
+    kt_check_data data;
+    now.dims = KT_NEW_ARRAY(&arena, int64_t, from->op->n_dims);
+    memcpy(now.dims, from->dims, sizeof *now.dims * (size_t)from->op->n_dims);
+    kt_check_end end = KT_CHECK_REFUSED;
+    bool made = kt_check_make(&arena, &now, &data);
+    if (made && now.variant && !kt_check_holds(now.op, now.variant->when, now.dims, now.variant))
+        made = false;
+    if (!made && !now.sampled) {
+        kt_buf_printf(why, "    the sizes of the case cannot be made\n");
+        end = KT_CHECK_BROKEN;
+    }
+    kt_check_describe(&now, describe);
+    if (made) {
+        if (kt_check_write(check->folder, &data, err) != KT_OK)
+            end = KT_CHECK_BROKEN;
+        else if (check->options.gpu)
+            end = run_pair(check, &data, &arena, worst, why);
+        else
+            end = run_alone(check, &data, &arena, worst, why);
+    }
+    kt_arena_deinit(&arena);
+    return end;
+}
+
+static const char *nothing_to_do(const kt_op_check *check, const checked_op *op) {
+    if (op->op->n_cases == 0) return "its manifest has no 'check'";
+    if (check->options.gpu && op->op->n_variants == 0 && op->op->n_body == 0) return "no variants";
+    return op->list.cases.n == 0 ? "no case fits a variant" : NULL;
+}
+
+kt_status kt_op_check_run(
+    kt_op_check *check, int i, kt_op_check_result *out, kt_buf *report, kt_err *err) {
+    checked_op *op = &check->ops.at[i];
+    double start = kt_os_now_ms();
+    *out = (kt_op_check_result){.op = op->op, .none = nothing_to_do(check, op)};
+    *err = (kt_err){0};
+    for (size_t k = 0; k < op->list.cases.n; k++) {
+        if (check->options.stop && *check->options.stop)
+            return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
+        kt_buf describe = {0}, why = {0};
+        kt_check_end end = run_case(check, &op->list.cases.at[k], out->worst, &describe, &why, err);
+        out->n_runs += end != KT_CHECK_REFUSED;
+        out->n_refused += end == KT_CHECK_REFUSED;
+        out->n_failed += end == KT_CHECK_BROKEN;
+        if (end == KT_CHECK_BROKEN && out->n_failed <= REPORTED)
+            kt_buf_printf(report, "  %s\n%s", describe.at, why.n ? why.at : "");
+        kt_buf_deinit(&describe);
+        kt_buf_deinit(&why);
+        if (err->code != KT_OK) return err->code; // the folder
+        if (check->options.gpu && check->options.gpu->lost) {
+            *err = check->options.gpu->loss;
+            return err->code;
+        }
+    }
+    out->ms = kt_os_now_ms() - start;
+    return KT_OK;
+}

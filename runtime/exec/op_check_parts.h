@@ -1,0 +1,136 @@
+// What the files of the op tests share. Nobody else includes this, but tests of the tests.
+#ifndef KT_EXEC_OP_CHECK_PARTS_H
+#define KT_EXEC_OP_CHECK_PARTS_H
+
+#include "runtime/exec/op_check.h"
+
+// Numbers from a seed (splitmix64): the same on every machine.
+typedef struct kt_random {
+    uint64_t state;
+} kt_random;
+uint64_t kt_random_next(kt_random *random);
+int64_t kt_random_pick(kt_random *random, int64_t low, int64_t high); // both included
+double kt_random_unit(kt_random *random);                             // 0 <= x < 1
+double kt_random_normal(kt_random *random);
+uint64_t kt_random_mix(uint64_t a, uint64_t b); // a seed of two
+
+// How a linear weight is stored.
+typedef enum kt_check_store {
+    KT_STORE_F16,
+    KT_STORE_BF16,
+    KT_STORE_F32,
+    KT_STORE_NF4,
+    KT_STORE_COUNT
+} kt_check_store;
+const char *kt_check_store_name(kt_check_store store);
+
+// One test.
+typedef struct kt_check_case {
+    const kt_op *op;
+    const kt_variant *variant; // NULL: the body, or the C implementation
+    int64_t *dims;             // by dim
+    int *types;                // by type variable: index of its choice
+    kt_value *params;          // by param; a choice: its index
+    bool *present;             // by port
+    kt_check_store *stores;    // by port; of linear ones
+    uint64_t seed;             // of its numbers
+    bool sampled;              // sizes that no manifest gives: a requirement may refuse them
+} kt_check_case;
+
+// The values of one port.
+typedef struct kt_check_tensor {
+    kt_dtype dtype;
+    int rank;
+    int64_t shape[KT_MAX_RANK];
+    int64_t n, bytes;
+    void *at; // NULL: absent or linear
+} kt_check_tensor;
+
+typedef struct kt_check_scene kt_check_scene;
+
+// One test while its inputs are made.
+typedef struct kt_check_data {
+    kt_arena *arena;
+    kt_check_case *of;
+    kt_check_tensor *ports; // by port; outputs have a shape and no data
+    kt_random random;
+    kt_check_scene *scene;
+} kt_check_data;
+
+// ---- op_check_values.c
+
+// Puts generated sizes into the dims (a page table's, a resize's tables ...). Then the values of all inputs.
+bool kt_check_known_generators(const kt_op *op, kt_diag *diag); // reports unknown words
+bool kt_check_make(kt_arena *arena, kt_check_case *c, kt_check_data *out);
+// Makes violated requirements of the form `dim == expression` hold; false if another one does not.
+bool kt_check_repair(kt_arena *arena, const kt_op *op, int64_t *dims);
+bool kt_check_holds(const kt_op *op, const kt_expr *expr, const int64_t *dims, const kt_variant *tunes);
+const kt_given *kt_check_generator(const kt_op *op, int port); // NULL: plain numbers
+
+// ---- op_check_scene.c: values that depend on each other
+
+void kt_check_scene_dims(kt_check_data *data); // before shapes are known: may change dims
+// Fills the port by its generator.
+void kt_check_scene_fill(kt_check_data *data, int port, kt_str word);
+const kt_str *kt_check_words(kt_arena *arena, int *n);
+
+// ---- op_check_cases.c
+
+typedef struct kt_check_list {
+    KT_VEC(kt_check_case) cases;
+} kt_check_list;
+void kt_check_cases(kt_arena *arena, const kt_op *op, bool cuda, bool quick, uint64_t seed, kt_check_list *out);
+void kt_check_describe(const kt_check_case *c, kt_buf *out);
+
+// ---- op_check_files.c
+
+// Writes model.yaml, config.json, model.safetensors (if the op has linear inputs) and pipeline.yaml.
+kt_status kt_check_write(const char *folder, const kt_check_data *data, kt_err *err) KT_MUST_CHECK;
+bool kt_check_has_linear(const kt_check_case *c);
+char *kt_check_name(kt_arena *arena, kt_str port); // of the port's tensor in the files
+
+// ---- op_check_run.c
+
+typedef struct kt_check_side { // one back end
+    kt_registry *registry;
+    const char *include, *folder;
+    kt_gpu *gpu; // NULL: the CPU
+    kt_compiler *compiler;
+    kt_pool *pool;
+    unsigned char poison;
+    bool twice;   // run again and compare bits
+    volatile int *stop;
+} kt_check_side;
+
+typedef enum kt_check_end {
+    KT_CHECK_RAN,
+    KT_CHECK_REFUSED, // a requirement does not admit the sizes
+    KT_CHECK_BROKEN   // did not plan, compile, launch, or wrote where it must not: `why`
+} kt_check_end;
+
+typedef struct kt_check_opened {
+    kt_arena arena;
+    kt_pipeline *pipeline;
+    kt_model model;
+    bool model_open;
+    kt_plan *plan;
+    kt_target target;
+} kt_check_opened;
+
+// Opens the files of `folder` and plans. kt_check_shut also after a failure.
+kt_check_end kt_check_plan(const kt_check_side *side, const kt_check_case *c, const kt_target *target,
+    kt_check_opened *out, kt_buf *why);
+void kt_check_shut(kt_check_opened *opened);
+// Plans and runs; outputs and inout into `out` (by port, memory from the arena).
+kt_check_end kt_check_execute(const kt_check_side *side, kt_check_data *data, kt_arena *arena,
+    kt_check_tensor *out, kt_buf *why);
+
+// ---- op_check_compare.c
+
+// false after a description of the worst element. worst: by type, largest error / tolerance.
+bool kt_check_compare(const kt_op *op, const kt_check_tensor *want, const kt_check_tensor *got,
+    double *worst, kt_buf *why);
+bool kt_check_same(const kt_op *op, const kt_check_tensor *a, const kt_check_tensor *b, const char *what, kt_buf *why);
+bool kt_check_tolerances(const kt_op *op, kt_diag *diag); // caps
+
+#endif
