@@ -111,6 +111,9 @@ kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
     s->model_open = true;
     if (diag->n_errors > 0)
         return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
+    kt_str notice;
+    if (kt_config_text(s->model.config, KT_STR("notice"), &notice))
+        kt_log_info("%s: %.*s", kt_path_name(folder), KT_STR_ARG(notice));
     copy_templates(s);
     KT_TRY(bind_texts(s, diag, err));
     return kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err);
