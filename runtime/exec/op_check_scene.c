@@ -441,7 +441,7 @@ static const generator generators[] = {
     {"bytes", NULL, fill_nothing},             // any bytes
     {"rows", dims_rows, fill_permutation},     // places of n rows in a layout
     {"queries", dims_queries, fill_queries},   // the same queries for each view
-    {"patches", dims_patches, fill_patches},   // pictures and the views cut out of them
+    {"views", dims_patches, fill_patches},   // pictures and the views cut out of them
     {"resize_plan", make_resize, fill_resize}, // sizes and tables, loader/resize.h
 };
 enum { N_GENERATORS = sizeof generators / sizeof generators[0] };
