@@ -1,5 +1,6 @@
 // kotaro warm PIPELINE...: compiles what the pipelines need, for this GPU or for others; --export
 // writes a pack.
+#include "runtime/base/file.h"
 #include "runtime/base/log.h"
 #include "runtime/base/os.h"
 #include "runtime/exec/session.h"
@@ -48,7 +49,6 @@ typedef struct warm {
     kt_arena arena;
     kt_compiler *compiler;
     KT_VEC(kt_pack_item) items;
-    int n_kernels;
     char tool[32];
 } warm;
 
@@ -73,7 +73,6 @@ static kt_status warm_plan(warm *w, const kt_plan *plan, int arch, kt_err *err) 
     KT_TRY(kt_compile(w->compiler, requests, plan->n_builds, results, err));
     for (int i = 0; i < plan->n_builds; i++)
         KT_TRY(kt_cuda_check_build(&w->arena, &plan->builds[i], results[i].info, err));
-    w->n_kernels += plan->n_builds;
     return export_path ? add_items(w, requests, results, plan->n_builds) : KT_OK;
 }
 
@@ -112,18 +111,39 @@ static kt_status find_arch(kt_err *err) {
     return KT_OK;
 }
 
-static kt_status warm_all(warm *w, const kt_args *args, kt_err *err) {
+// A pack holds what one compiler made, so nothing comes from the cache or from another pack.
+static kt_status open_compiler(warm *w, kt_err *err) {
+    const char *home = kt_home_folder(&w->arena);
+    const char **packs = KT_NEW_ARRAY(&w->arena, const char *, 1);
+    packs[0] = home ? kt_path_join(&w->arena, home, "cubins") : NULL;
     kt_compiler_options options = {.headers = kt_device_headers,
-        .no_cache = export_path != NULL, // a pack holds what one compiler made
+        .no_cache = export_path != NULL,
+        .packs = packs,
+        .n_packs = home && !export_path ? 1 : 0,
         .stop = &kt_interrupted,
         .progress = show_progress};
+    return kt_compiler_open(&options, &w->compiler, err);
+}
+
+static kt_status warm_all(warm *w, const kt_args *args, kt_err *err) {
     KT_TRY(find_arch(err));
-    KT_TRY(kt_compiler_open(&options, &w->compiler, err));
+    KT_TRY(open_compiler(w, err));
     for (int a = 0; a < n_archs; a++)
         for (int i = 0; i < args->n_positional; i++)
             KT_TRY(warm_pipeline(w, args, args->positional[i], archs[a], err));
     if (!export_path) return KT_OK;
     return kt_pack_write(export_path, w->tool, w->items.at, (int)w->items.n, err);
+}
+
+static void print_result(const warm *w, double ms) {
+    int n[3];
+    for (int i = 0; i < 3; i++) n[i] = kt_compiler_count(w->compiler, (kt_compile_from)i);
+    printf("%d kernels for %d architecture%s in %.1f s", n[0] + n[1] + n[2], n_archs,
+        n_archs == 1 ? "" : "s", ms / 1e3);
+    if (export_path)
+        printf(", written to %s\n", export_path);
+    else
+        printf(": %d in packs, %d in the cache, %d compiled\n", n[0], n[1], n[2]);
 }
 
 int kt_cmd_warm(int argc, char **argv) {
@@ -138,10 +158,7 @@ int kt_cmd_warm(int argc, char **argv) {
     double start = kt_os_now_ms();
     kt_status status = warm_all(&w, &args, &err);
     code = kt_report(status, NULL, &err);
-    if (status == KT_OK)
-        printf("%d kernels for %d architectures in %.1f s%s%s\n", w.n_kernels, n_archs,
-            (kt_os_now_ms() - start) / 1e3, export_path ? ", written to " : "",
-            export_path ? export_path : "");
+    if (status == KT_OK) print_result(&w, kt_os_now_ms() - start);
     kt_compiler_close(w.compiler);
     kt_arena_deinit(&w.arena);
     return code;

@@ -10,7 +10,7 @@ mkdir -p $out/licences $out/models $out/cubins
 
 strip -o $out/kotaro build/kotaro
 ln $out/kotaro $out/kotaro-run
-cp -R pipelines examples README.md LICENSE $out/
+cp -R pipelines examples docs README.md LICENSE $out/
 cp -R models/kotaro-tiny $out/models/
 # The whole of every op: sources too, which a user may edit and which name the kernels in the pack.
 find ops -type f \( -name '*.yaml' -o -name '*.cu' -o -name '*.c' -o -name '*.h' \) | while read -r file; do
@@ -25,7 +25,8 @@ for package in libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libjpeg62
 done
 
 KOTARO_NVRTC=build/nvrtc/nvidia/cuda_nvrtc/lib build/kotaro warm --arch $archs --export $out/cubins/kotaro.ktpack \
-    pipelines/full.yaml pipelines/simple.yaml
+    pipelines/full.yaml pipelines/simple.yaml pipelines/tags.yaml
+chmod -R u=rwX,go=rX dist
 
 archive=dist/kotaro-$(uname -s | tr '[:upper:]' '[:lower:]')-$(uname -m).tar.gz
 tar -C dist --owner=0 --group=0 --sort=name -czf "$archive" kotaro
