@@ -108,7 +108,7 @@ builds() {
                     one = cases[c]; for (k = 1; k <= n; k++) one = one " " (k == i ? a[j] : first(option[k]))
                     out = out "\n" one } }
             if (layout[v] != "") out = times(out, layout[v])
-            m = split(out, a, "\n")
+            m = split(out == "" ? " " : out, a, "\n")
             for (i = 1; i <= m; i++) if (!(a[i] in seen)) { seen[a[i]] = 1; print a[i] } }
     }' "ops/$1/op.yaml"
 }

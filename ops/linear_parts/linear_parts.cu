@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) kt_linear_parts_rows(float 
 
 // A block owns 128 rows x 128 outputs in one part. Shared memory: 33792 bytes of tables, 3 stages
 // of 16384.
-extern "C" __global__ void __launch_bounds__(256, 1) kt_linear_parts_tiles(float *part,
+extern "C" __global__ void __launch_bounds__(256) kt_linear_parts_tiles(float *part,
     const kt_f16 *x, const float *b, const uint8_t *w, int32_t n, int32_t s, float scale) {
     KT_SHARED_DYNAMIC(unsigned char, shared);
     int32_t p = (int32_t)blockIdx.z;

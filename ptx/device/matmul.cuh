@@ -2,12 +2,14 @@
 // loops over the columns, for few rows of x and for many.
 //
 // Weights are the A operand (16 rows a tile), rows of x the 8 columns of B. A reader is a type with
-//   tile                         what one lane keeps of one tile between load and use
+//   strip                        where one lane reads a row of tiles
+//   tile                         what it keeps of one tile between load and use
 //   scale_steps                  0: numbers are weights; 1, 4: so many steps share a row's scale
 //   fill(shared)                 makes tables (KT_MATMUL_TABLE bytes); the caller syncs
-//   load(tile, row_tile, group)  group: tile column, 64 columns of W
+//   open(strip, row_tile)
+//   load(tile, strip, group)     group: tile column, 64 columns of W
 //   fragment(tile, step, a)      A operand of 16 columns
-//   scale(tile, step, s)         scales of rows g and g + 8
+//   scale(tile, strip, step, s)  scales of rows g and g + 8 (if scale_steps > 0)
 //
 // A sink has put(row of x, row of W, value).
 #ifndef KT_DEVICE_MATMUL_CUH
@@ -28,6 +30,9 @@ enum {
 };
 
 template <int32_t M, int32_t K> struct kt_reader_f16 {
+    struct strip {
+        const uint8_t *from;
+    };
     struct tile {
         kt_u32x4 step[4];
     };
@@ -36,10 +41,11 @@ template <int32_t M, int32_t K> struct kt_reader_f16 {
 
     __device__ __forceinline__ explicit kt_reader_f16(const uint8_t *block) : tiles(block) {}
     __device__ __forceinline__ void fill(unsigned char *) {}
-    __device__ __forceinline__ void load(tile &to, int32_t row_tile, int32_t group) const {
-        const uint8_t *from = tiles +
-                              ((int64_t)row_tile * kt_ceil_div(K, 64) + group) * KT_TILE_F16_BYTES +
-                              kt_lane() * 16;
+    __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
+        to.from = tiles + row_tile * (kt_ceil_div(K, 64) * KT_TILE_F16_BYTES) + kt_lane() * 16;
+    }
+    __device__ __forceinline__ void load(tile &to, const strip &at, int32_t group) const {
+        const uint8_t *from = at.from + (int64_t)group * KT_TILE_F16_BYTES;
         KT_UNROLL
         for (int32_t s = 0; s < 4; s++) to.step[s] = kt_load_once16(from + s * 512);
     }
@@ -49,41 +55,49 @@ template <int32_t M, int32_t K> struct kt_reader_f16 {
         a[2] = from.step[step].z;
         a[3] = from.step[step].w;
     }
-    __device__ __forceinline__ void scale(const tile &, int32_t, float s[2]) const {
-        s[0] = s[1] = 1;
-    }
 };
 
-// Codes of 4 bits through a table in shared memory: what both lut4 readers have in common.
+// Codes of 4 bits through a table in shared memory: what both lut4 readers have in common. Entry b
+// of lane l, two f16, is word 32 b + l: no two lanes meet in a bank.
 struct kt_codes {
-    const uint32_t *table; // of this lane: entry b at 32 b
+    const unsigned char *table;
 
     __device__ __forceinline__ void fill(unsigned char *shared, const float *map) {
-        uint32_t *to = (uint32_t *)shared;
         for (int32_t i = (int32_t)threadIdx.x; i < 8192; i += KT_MATMUL_THREADS) {
             int32_t b = i / 32;
-            to[i] = kt_pack_f16(map[b & 15], map[b >> 4]);
+            ((uint32_t *)shared)[i] = kt_pack_f16(map[b & 15], map[b >> 4]);
         }
-        table = to + kt_lane();
+        table = shared;
+    }
+    __device__ __forceinline__ uint32_t look(uint32_t byte_times_128) const {
+        return *(const uint32_t *)(table + (byte_times_128 & 0x7f80 | (uint32_t)kt_lane() * 4));
     }
     __device__ __forceinline__ void fragment(
         const kt_u32x4 &codes, int32_t step, uint32_t a[4]) const {
         uint32_t word = step == 0 ? codes.x : step == 1 ? codes.y : step == 2 ? codes.z : codes.w;
-        KT_UNROLL
-        for (int32_t i = 0; i < 4; i++) a[i] = table[(word >> 8 * i & 255) * 32];
+        a[0] = look(word << 7);
+        a[1] = look(word >> 1);
+        a[2] = look(word >> 9);
+        a[3] = look(word >> 17);
     }
 };
 
 template <int32_t M, int32_t K> struct kt_reader_lut4 {
     static_assert(K % 64 == 0, "this layout holds multiples of 64 columns");
+    struct strip {
+        const uint8_t *codes, *scale_codes;
+        const float *spans; // second-level scales of row g; those of row g + 8 are 8 records on
+        int32_t phase[2];
+        float offset[2];
+    };
     struct tile {
         kt_u32x4 codes;
         uint32_t scale_codes; // of rows g, g + 8
-        float span[2], offset[2];
+        float span[2];
     };
     static constexpr int32_t rows = M, cols = K, scale_steps = 4;
-    static constexpr int32_t groups = K / 64, row_tiles = (M + 15) / 16,
-                             record = 2 + kt_lut4_spans(K);
+    static constexpr int32_t groups = K / 64, row_tiles = (M + 15) / 16;
+    static constexpr int32_t record = 2 + kt_lut4_spans(K);
     const uint8_t *tiles;
     const float *row_records, *tables, *book;
     kt_codes codes;
@@ -103,28 +117,39 @@ template <int32_t M, int32_t K> struct kt_reader_lut4 {
             to[i] = tables[16 + i];
         book = to;
     }
-    __device__ __forceinline__ void load(tile &to, int32_t row_tile, int32_t group) const {
-        const uint8_t *from = tiles + ((int64_t)row_tile * groups + group) * KT_TILE_LUT4_BYTES;
-        to.codes = kt_load_once16(from + kt_lane() * 16);
-        to.scale_codes = kt_load_once2(from + KT_TILE_CODES_BYTES + kt_lane() / 4 * 2);
+    __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
+        const uint8_t *from = tiles + (int64_t)row_tile * (groups * KT_TILE_LUT4_BYTES);
+        to.codes = from + kt_lane() * 16;
+        to.scale_codes = from + KT_TILE_CODES_BYTES + kt_lane() / 4 * 2;
+        to.spans = row_records + (row_tile * 16 + kt_lane() / 4) * record + 2;
         KT_UNROLL
         for (int32_t h = 0; h < 2; h++) {
-            const float *row = row_records + (row_tile * 16 + kt_lane() / 4 + 8 * h) * record;
-            to.offset[h] = row[1];
-            to.span[h] = row[2 + ((int32_t)row[0] + group) / KT_LUT4_SPAN];
+            to.phase[h] = (int32_t)to.spans[h * 8 * record - 2];
+            to.offset[h] = to.spans[h * 8 * record - 1];
         }
+    }
+    __device__ __forceinline__ void load(tile &to, const strip &at, int32_t group) const {
+        to.codes = kt_load_once16(at.codes + (int64_t)group * KT_TILE_LUT4_BYTES);
+        to.scale_codes = kt_load_once2(at.scale_codes + (int64_t)group * KT_TILE_LUT4_BYTES);
+        KT_UNROLL
+        for (int32_t h = 0; h < 2; h++)
+            to.span[h] = at.spans[h * 8 * record + ((uint32_t)(at.phase[h] + group) >> 8)];
     }
     __device__ __forceinline__ void fragment(const tile &from, int32_t step, uint32_t a[4]) const {
         codes.fragment(from.codes, step, a);
     }
-    __device__ __forceinline__ void scale(const tile &from, int32_t, float s[2]) const {
-        s[0] = kt_fma(book[from.scale_codes & 255], from.span[0], from.offset[0]);
-        s[1] = kt_fma(book[from.scale_codes >> 8], from.span[1], from.offset[1]);
+    __device__ __forceinline__ void scale(
+        const tile &from, const strip &at, int32_t, float s[2]) const {
+        s[0] = kt_fma(book[from.scale_codes & 255], from.span[0], at.offset[0]);
+        s[1] = kt_fma(book[from.scale_codes >> 8], from.span[1], at.offset[1]);
     }
 };
 
 template <int32_t M, int32_t K> struct kt_reader_lut4_k16 {
     static_assert(K % 16 == 0, "this layout holds multiples of 16 columns");
+    struct strip {
+        const uint8_t *codes, *scales;
+    };
     struct tile {
         kt_u32x4 codes, scales;
     };
@@ -140,15 +165,20 @@ template <int32_t M, int32_t K> struct kt_reader_lut4_k16 {
         map = (const float *)(block + at_map);
     }
     __device__ __forceinline__ void fill(unsigned char *shared) { codes.fill(shared, map); }
-    __device__ __forceinline__ void load(tile &to, int32_t row_tile, int32_t group) const {
-        const uint8_t *from = tiles + ((int64_t)row_tile * groups + group) * KT_TILE_LUT4_K16_BYTES;
-        to.codes = kt_load_once16(from + kt_lane() * 16);
-        to.scales = kt_load_once16(from + KT_TILE_CODES_BYTES + kt_lane() / 4 * 16);
+    __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
+        const uint8_t *from = tiles + (int64_t)row_tile * (groups * KT_TILE_LUT4_K16_BYTES);
+        to.codes = from + kt_lane() * 16;
+        to.scales = from + KT_TILE_CODES_BYTES + kt_lane() / 4 * 16;
+    }
+    __device__ __forceinline__ void load(tile &to, const strip &at, int32_t group) const {
+        to.codes = kt_load_once16(at.codes + (int64_t)group * KT_TILE_LUT4_K16_BYTES);
+        to.scales = kt_load_once16(at.scales + (int64_t)group * KT_TILE_LUT4_K16_BYTES);
     }
     __device__ __forceinline__ void fragment(const tile &from, int32_t step, uint32_t a[4]) const {
         codes.fragment(from.codes, step, a);
     }
-    __device__ __forceinline__ void scale(const tile &from, int32_t step, float s[2]) const {
+    __device__ __forceinline__ void scale(
+        const tile &from, const strip &, int32_t step, float s[2]) const {
         uint32_t pair = step == 0   ? from.scales.x
                         : step == 1 ? from.scales.y
                         : step == 2 ? from.scales.z
@@ -158,34 +188,36 @@ template <int32_t M, int32_t K> struct kt_reader_lut4_k16 {
     }
 };
 
-// acc[16, 8] += (one tile) (64 columns of 8 rows of x); a: the tile's fragments, s: its scales.
-template <class Reader>
-KT_DEVICE void kt_matmul_step(
-    float acc[4], const uint32_t a[4][4], const float s[4][2], const uint32_t b[8]) {
-    if constexpr (Reader::scale_steps == 0) {
+// `steps` steps of a tile from step `first` on: fragments and scales.
+template <int32_t steps, class Reader>
+KT_DEVICE void kt_matmul_unpack(const Reader &w, const typename Reader::tile &tile,
+    const typename Reader::strip &strip, int32_t first, uint32_t a[steps][4], float s[steps][2]) {
+    KT_UNROLL
+    for (int32_t i = 0; i < steps; i++) w.fragment(tile, first + i, a[i]);
+    if constexpr (Reader::scale_steps > 0) {
         KT_UNROLL
-        for (int32_t step = 0; step < 4; step++) kt_mma(acc, a[step], b[2 * step], b[2 * step + 1]);
-    } else {
-        KT_UNROLL
-        for (int32_t first = 0; first < 4; first += Reader::scale_steps) {
-            float sum[4] = {0, 0, 0, 0};
-            KT_UNROLL
-            for (int32_t step = first; step < first + Reader::scale_steps; step++)
-                kt_mma(sum, a[step], b[2 * step], b[2 * step + 1]);
-            KT_UNROLL
-            for (int32_t i = 0; i < 4; i++) acc[i] = kt_fma(s[first][i / 2], sum[i], acc[i]);
-        }
+        for (int32_t i = 0; i < steps; i += Reader::scale_steps)
+            w.scale(tile, strip, first + i, s[i]);
     }
 }
 
-template <class Reader>
-KT_DEVICE void kt_matmul_unpack(
-    const Reader &w, const typename Reader::tile &tile, uint32_t a[4][4], float s[4][2]) {
-    KT_UNROLL
-    for (int32_t step = 0; step < 4; step++) w.fragment(tile, step, a[step]);
-    if constexpr (Reader::scale_steps > 0) {
+// acc[16, 8] += (these steps of a tile) (the same columns of 8 rows of x).
+template <int32_t steps, class Reader>
+KT_DEVICE void kt_matmul_steps(float acc[4], const uint32_t a[steps][4], const float s[steps][2],
+    const uint32_t b[2 * steps]) {
+    if constexpr (Reader::scale_steps == 0) {
         KT_UNROLL
-        for (int32_t step = 0; step < 4; step += Reader::scale_steps) w.scale(tile, step, s[step]);
+        for (int32_t i = 0; i < steps; i++) kt_mma(acc, a[i], b[2 * i], b[2 * i + 1]);
+    } else {
+        KT_UNROLL
+        for (int32_t first = 0; first < steps; first += Reader::scale_steps) {
+            float sum[4] = {0, 0, 0, 0};
+            KT_UNROLL
+            for (int32_t i = first; i < first + Reader::scale_steps; i++)
+                kt_mma(sum, a[i], b[2 * i], b[2 * i + 1]);
+            KT_UNROLL
+            for (int32_t i = 0; i < 4; i++) acc[i] = kt_fma(s[first][i / 2], sum[i], acc[i]);
+        }
     }
 }
 
@@ -212,13 +244,14 @@ KT_DEVICE void kt_matmul_rows(Reader w, const kt_f16 *x, int32_t n, int32_t bloc
     uint32_t *xs = (uint32_t *)(shared + KT_MATMUL_TABLE);
     const int32_t lane = kt_lane(), warp = kt_warp();
     float acc[KT_ROWS_TILES][4] = {};
+    typename Reader::strip strip[KT_ROWS_TILES];
     typename Reader::tile next[KT_ROWS_TILES];
 
     int32_t group = first + warp;
-    if (group < end) {
-        KT_UNROLL
-        for (int32_t i = 0; i < KT_ROWS_TILES; i++)
-            w.load(next[i], kt_min(block * KT_ROWS_TILES + i, last_tile), group);
+    KT_UNROLL
+    for (int32_t i = 0; i < KT_ROWS_TILES; i++) {
+        w.open(strip[i], kt_min(block * KT_ROWS_TILES + i, last_tile));
+        if (group < end) w.load(next[i], strip[i], group);
     }
     w.fill(shared);
     KT_NO_UNROLL
@@ -235,8 +268,7 @@ KT_DEVICE void kt_matmul_rows(Reader w, const kt_f16 *x, int32_t n, int32_t bloc
             if (group + KT_MATMUL_WARPS < end) {
                 KT_UNROLL
                 for (int32_t i = 0; i < KT_ROWS_TILES; i++)
-                    w.load(next[i], kt_min(block * KT_ROWS_TILES + i, last_tile),
-                        group + KT_MATMUL_WARPS);
+                    w.load(next[i], strip[i], group + KT_MATMUL_WARPS);
             }
             uint32_t b[8];
             KT_UNROLL
@@ -251,8 +283,8 @@ KT_DEVICE void kt_matmul_rows(Reader w, const kt_f16 *x, int32_t n, int32_t bloc
             for (int32_t i = 0; i < KT_ROWS_TILES; i++) {
                 uint32_t a[4][4];
                 float s[4][2];
-                kt_matmul_unpack(w, tile[i], a, s);
-                kt_matmul_step<Reader>(acc[i], a, s, b);
+                kt_matmul_unpack<4>(w, tile[i], strip[i], 0, a, s);
+                kt_matmul_steps<4, Reader>(acc[i], a, s, b);
             }
         }
     }
@@ -307,8 +339,11 @@ KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0,
     constexpr int32_t last_tile = (Reader::rows + 15) / 16 - 1;
     unsigned char *stages = shared + KT_MATMUL_TABLE;
     const int32_t lane = kt_lane(), warp = kt_warp();
+    // steps whose fragments are held at a time: few registers, but a sum must reach its scale
+    constexpr int32_t steps = Reader::scale_steps == 4 ? 4 : 2;
     const int32_t row_tile = w0 / 16 + warp % 4 * 2, x_first = warp / 4 * 64;
     float acc[2][8][4] = {};
+    typename Reader::strip strip[2];
     typename Reader::tile next[2];
 
     KT_UNROLL
@@ -318,9 +353,10 @@ KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0,
                 stages + i * KT_TILES_STAGE_BYTES, x, n, x0, first + i);
         kt_copy_commit();
     }
-    if (first < end) {
-        KT_UNROLL
-        for (int32_t i = 0; i < 2; i++) w.load(next[i], kt_min(row_tile + i, last_tile), first);
+    KT_UNROLL
+    for (int32_t i = 0; i < 2; i++) {
+        w.open(strip[i], kt_min(row_tile + i, last_tile));
+        if (first < end) w.load(next[i], strip[i], first);
     }
     w.fill(shared);
     int32_t stage = 0;
@@ -335,24 +371,34 @@ KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0,
                 stages + free_stage * KT_TILES_STAGE_BYTES, x, n, x0, ahead);
         kt_copy_commit();
 
-        uint32_t a[2][4][4];
-        float s[2][4][2];
+        typename Reader::tile tile[2];
         KT_UNROLL
-        for (int32_t i = 0; i < 2; i++) kt_matmul_unpack(w, next[i], a[i], s[i]);
+        for (int32_t i = 0; i < 2; i++) tile[i] = next[i];
         if (group + 1 < end) {
             KT_UNROLL
-            for (int32_t i = 0; i < 2; i++)
-                w.load(next[i], kt_min(row_tile + i, last_tile), group + 1);
+            for (int32_t i = 0; i < 2; i++) w.load(next[i], strip[i], group + 1);
         }
         const unsigned char *xs = stages + stage * KT_TILES_STAGE_BYTES;
         KT_UNROLL
-        for (int32_t j = 0; j < 8; j++) {
-            const unsigned char *row = xs + (x_first + j * 8 + lane % 8) * 128;
-            uint32_t b[8];
-            kt_ldmatrix4(b, row + (lane / 8 ^ (lane & 7)) * 16);
-            kt_ldmatrix4(b + 4, row + (lane / 8 + 4 ^ (lane & 7)) * 16);
+        for (int32_t step = 0; step < 4; step += steps) {
+            uint32_t a[2][steps][4];
+            float s[2][steps][2];
             KT_UNROLL
-            for (int32_t i = 0; i < 2; i++) kt_matmul_step<Reader>(acc[i][j], a[i], s[i], b);
+            for (int32_t i = 0; i < 2; i++)
+                kt_matmul_unpack<steps>(w, tile[i], strip[i], step, a[i], s[i]);
+            KT_UNROLL
+            for (int32_t j = 0; j < 8; j++) {
+                // Loads must not be moved up so far that registers spill.
+                if (j % 2 == 0) kt_sync_warp();
+                const unsigned char *row = xs + (x_first + j * 8 + lane % 8) * 128;
+                uint32_t b[2 * steps];
+                KT_UNROLL
+                for (int32_t i = 0; i < steps; i += 2)
+                    kt_ldmatrix4(b + 2 * i, row + (lane / 8 + 2 * (step + i) ^ (lane & 7)) * 16);
+                KT_UNROLL
+                for (int32_t i = 0; i < 2; i++)
+                    kt_matmul_steps<steps, Reader>(acc[i][j], a[i], s[i], b);
+            }
         }
         stage = stage == KT_TILES_STAGES - 1 ? 0 : stage + 1;
     }
