@@ -119,7 +119,7 @@ static void collect(kt_planner *p, const kt_call *call, define_list *d) {
 int kt_plan_build(kt_planner *p, const kt_call *call) {
     define_list d = {.arena = p->arena};
     collect(p, call, &d);
-    qsort(d.items.at, d.items.n, sizeof *d.items.at, compare);
+    if (d.items.n) qsort(d.items.at, d.items.n, sizeof *d.items.at, compare);
     kt_buf key = {0};
     kt_buf_printf(&key, "%s %.*s", call->op->folder, KT_STR_ARG(call->variant->name));
     for (size_t i = 0; i < d.items.n; i++) kt_buf_printf(&key, " %s", d.items.at[i]);

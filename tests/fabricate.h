@@ -1,0 +1,26 @@
+// Model folders for tests: config.json and model.safetensors of a given geometry, all numbers zero.
+#ifndef KT_TESTS_FABRICATE_H
+#define KT_TESTS_FABRICATE_H
+
+#include <stdbool.h>
+
+typedef struct fake_model {
+    int d, layers, f, heads, kv_heads, hd, vocab; // the text model
+    bool bias, tied;
+    int dv, fv, vis_heads, vis_layers, places, side, patch, queries; // dv 0: no vision
+    int max_slices;
+    bool nf4;           // linear layers as bitsandbytes NF4
+    const char *prefix; // of the text model's tensors: "llm." or ""
+    const char *drop;   // a tensor that is left out, NULL
+    const char *extra;  // a tensor that nobody wants, NULL
+} fake_model;
+
+extern const fake_model FAKE_TEXT;   // d 64, 2 layers, no biases, tied
+extern const fake_model FAKE_VISION; // d 128, one view, NF4
+
+// A geometry in which hardly anything is equal by chance.
+fake_model fake_random(unsigned seed);
+// Makes the folder (parents too). Ends the program with a message if it cannot.
+void fabricate(const char *folder, const fake_model *model);
+
+#endif
