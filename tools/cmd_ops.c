@@ -132,8 +132,8 @@ static kt_status open_device(checker *c, const kt_args *args, const char *home, 
 static kt_status open_check(checker *c, const kt_args *args, kt_err *err) {
     const char *home = kt_home_folder(&c->arena);
     if (!home) return KT_FAIL(err, KT_EFILE, "no ops/ folder found; set KOTARO_HOME");
-    c->options.registry = kt_registry_open(&c->arena, kt_path_join(&c->arena, home, "ops"),
-        args->run.ops, args->run.n_ops, &c->diag);
+    c->options.registry = kt_registry_open(
+        &c->arena, kt_path_join(&c->arena, home, "ops"), args->run.ops, args->run.n_ops, &c->diag);
     if (!c->options.registry) return KT_FAIL(err, KT_EYAML, "the ops have mistakes");
     c->options.include = home;
     c->options.only = args->positional + 1;

@@ -10,8 +10,10 @@ static const char *run(const kt_cpu_call *call) {
     float *x = kt_cpu_in(call, "x")->data;
     for (int64_t i = 0; i < n; i++) {
         int64_t picture = -1 - (int64_t)ids[i];
-        if (ids[i] >= v || (ids[i] < 0 && (!image || picture >= m)))
-            return "a token id is outside the vocabulary and the picture's rows";
+        if (ids[i] >= v || (ids[i] < 0 && (!image || picture >= m))) {
+            memset(x + i * d, 0, sizeof(float) * (size_t)d);
+            continue;
+        }
         const uint16_t *row = ids[i] < 0 ? image + picture * d : table + ids[i] * d;
         call->host->f16_to_f32(row, x + i * d, (size_t)d);
     }

@@ -72,7 +72,8 @@ kt_status kt_op_check_open(
         kt_op_check_close(check);
         return status;
     }
-    check->pool = kt_pool_open(0);
+    // More threads than one also on a machine of one CPU: their number must not show.
+    check->pool = kt_pool_open(options->gpu || kt_os_cpu_count() > 3 ? 0 : 3);
     *out = check;
     return KT_OK;
 }
@@ -89,9 +90,13 @@ void kt_op_check_close(kt_op_check *check) {
     free(check);
 }
 
-int kt_op_check_count(const kt_op_check *check) { return (int)check->ops.n; }
+int kt_op_check_count(const kt_op_check *check) {
+    return (int)check->ops.n;
+}
 
-const kt_op *kt_op_check_op(const kt_op_check *check, int i) { return check->ops.at[i].op; }
+const kt_op *kt_op_check_op(const kt_op_check *check, int i) {
+    return check->ops.at[i].op;
+}
 
 static kt_check_side side_of(const kt_op_check *check) {
     const kt_op_check_options *o = &check->options;
@@ -117,7 +122,8 @@ static kt_status collect_plan(collector *c, const kt_plan *plan, kt_err *err) {
     for (int i = 0; i < plan->n_builds; i++) {
         const kt_build *build = &plan->builds[i];
         kt_buf key = {0};
-        kt_buf_printf(&key, "%.*s %.*s", KT_STR_ARG(build->op->name), KT_STR_ARG(build->variant->name));
+        kt_buf_printf(
+            &key, "%.*s %.*s", KT_STR_ARG(build->op->name), KT_STR_ARG(build->variant->name));
         for (int k = 0; k < build->n_defines; k++) kt_buf_printf(&key, " %s", build->defines[k]);
         int64_t known;
         kt_str name = kt_str_copy(c->arena, (kt_str){key.at, key.n});
@@ -187,8 +193,8 @@ static kt_status collect(collector *c, kt_err *err) {
     return KT_OK;
 }
 
-kt_status kt_op_check_builds(kt_op_check *check, kt_arena *arena, int arch, kt_op_check_build **out,
-    int *n, kt_err *err) {
+kt_status kt_op_check_builds(
+    kt_op_check *check, kt_arena *arena, int arch, kt_op_check_build **out, int *n, kt_err *err) {
     collector c = {.check = check, .arena = arena, .arch = arch};
     KT_TRY(collect(&c, err));
     *out = c.builds.at;

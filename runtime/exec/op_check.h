@@ -1,15 +1,15 @@
-// Op tests made from manifests: every op x case x variant x types x choices x optional inputs x storage
-// formats, on the CPU alone or on a GPU against the C implementations.
+// Op tests made from manifests: every op x case x variant x types x choices x optional inputs x
+// storage formats, on the CPU alone or on a GPU against the C implementations.
 //
-// One test is one small pipeline: a temporary folder gets a model file, a checkpoint with random weights
-// in a storage format, and a pipeline of one step; the loader, the planner and the back ends do the rest
-// as in a run. Memory is filled with 0xff (NaN) before the step, and looked at as a whole after it: an
-// output must be written everywhere, and nothing else may be.
+// One test is one small pipeline: a temporary folder gets a model file, a checkpoint with random
+// weights in a storage format, and a pipeline of one step; the loader, the planner and the back
+// ends do the rest as in a run. Memory is filled with 0xff (NaN) before the step, and looked at as
+// a whole after it: an output must be written everywhere, and nothing else may be.
 //
-// Error of an element: |got - want| / max(1e-6, largest |want|), the largest one over its row (last axis)
-// when that has 16 elements or more, else over the tensor. It may not exceed the manifest's tolerance for
-// the type. Integers are equal unless the manifest gives them a tolerance, which then is an absolute
-// difference. A value that is not finite is a failure.
+// Error of an element: |got - want| / max(1e-6, largest |want|), the largest one over its row (last
+// axis) when that has 16 elements or more, else over the tensor. It may not exceed the manifest's
+// tolerance for the type. Integers are equal unless the manifest gives them a tolerance, which then
+// is an absolute difference. A value that is not finite is a failure.
 //
 // One thread uses a kt_op_check; the registry, GPU, compiler and pool are lent to it.
 #ifndef KT_EXEC_OP_CHECK_H
@@ -19,9 +19,9 @@
 
 typedef struct kt_op_check_options {
     kt_registry *registry;
-    const char *include;     // folder that holds ops/kt_cpu.h
-    kt_gpu *gpu;             // NULL: C implementations alone, with properties that need no second one
-    kt_compiler *compiler;   // with gpu
+    const char *include;   // folder that holds ops/kt_cpu.h
+    kt_gpu *gpu;           // NULL: C implementations alone, with properties that need no second one
+    kt_compiler *compiler; // with gpu
     const char *const *only; // names of ops; n_only 0: all
     int n_only;
     uint64_t seed;
@@ -32,8 +32,8 @@ typedef struct kt_op_check_options {
 // What came of one op.
 typedef struct kt_op_check_result {
     const kt_op *op;
-    int n_runs;       // tests that ran
-    int n_refused;    // sampled sizes that a requirement somewhere below does not admit
+    int n_runs;    // tests that ran
+    int n_refused; // sampled sizes that a requirement somewhere below does not admit
     int n_failed;
     double worst[KT_DTYPE_COUNT]; // largest error as a part of the tolerance, by type; 0: exact
     const char *none;             // not NULL: why there was nothing to test
@@ -42,19 +42,20 @@ typedef struct kt_op_check_result {
 
 typedef struct kt_op_check kt_op_check;
 
-// Reads the manifests and lists the tests. Mistakes (unknown ops, unknown generators, tolerances above
-// the cap of their type without a reason) go to diag. Errors: EYAML, EFILE (no temporary folder).
-kt_status kt_op_check_open(
-    const kt_op_check_options *options, kt_op_check **out, kt_diag *diag, kt_err *err) KT_MUST_CHECK;
-void kt_op_check_close(kt_op_check *check); // removes the temporary folder; NULL is fine
+// Reads the manifests and lists the tests. Mistakes (unknown ops, unknown generators, tolerances
+// above the cap of their type without a reason) go to diag. Errors: EYAML, EFILE (no temporary
+// folder).
+kt_status kt_op_check_open(const kt_op_check_options *options, kt_op_check **out, kt_diag *diag,
+    kt_err *err) KT_MUST_CHECK;
+void kt_op_check_close(kt_op_check *check);      // removes the temporary folder; NULL is fine
 int kt_op_check_count(const kt_op_check *check); // ops
 const kt_op *kt_op_check_op(const kt_op_check *check, int i);
-// Compiles the kernels of all tests for an architecture in one go (arch 0: that of the GPU), so that the
-// tests find them in the compiler. What does not compile is reported by its tests.
+// Compiles the kernels of all tests for an architecture in one go (arch 0: that of the GPU), so
+// that the tests find them in the compiler. What does not compile is reported by its tests.
 kt_status kt_op_check_compile(kt_op_check *check, int arch, kt_err *err) KT_MUST_CHECK;
 // Runs the tests of one op. `report` gets a few lines for each of the first failures.
-kt_status kt_op_check_run(kt_op_check *check, int i, kt_op_check_result *out, kt_buf *report,
-    kt_err *err) KT_MUST_CHECK;
+kt_status kt_op_check_run(
+    kt_op_check *check, int i, kt_op_check_result *out, kt_buf *report, kt_err *err) KT_MUST_CHECK;
 
 // One kernel of one build, for tests that compile and look: each build of all tests once.
 typedef struct kt_op_check_build {

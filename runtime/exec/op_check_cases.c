@@ -1,5 +1,5 @@
-// Which tests an op gets: the cases of its manifest times all choices, awkward sizes of plan dims, and
-// sampled build dims.
+// Which tests an op gets: the cases of its manifest times all choices, awkward sizes of plan dims,
+// and sampled build dims.
 #include "runtime/exec/op_check_parts.h"
 
 #include <inttypes.h>
@@ -54,7 +54,7 @@ static axes choices(const kt_op *op) {
     for (int i = 0; i < op->n_typevars; i++) add_axis(&a, op->typevars[i].n_choices);
     for (int i = 0; i < op->n_params; i++)
         if (op->params[i].kind == KT_PARAM_CHOICE) add_axis(&a, (int)op->params[i].n_choices);
-    if (optional > 0) add_axis(&a, optional > 1 ? 3 : 2); // all, none, some
+    if (optional > 0) add_axis(&a, optional > 1 ? 3 : 2);        // all, none, some
     if (linear > 0) add_axis(&a, KT_STORE_COUNT + (linear > 1)); // each, a mixture
     return a;
 }
@@ -138,8 +138,8 @@ static void push_all(lister *l, const kt_variant *variant, const int64_t *dims) 
         int rest = k;
         for (int i = 0; i < a.n; i++) {
             int round = k / a.sizes[i]; // a new start each round, so that axes of equal size part
-            chosen[i] = all ? rest % a.sizes[i]
-                            : (int)((start[i] + k + (i + 1) * round) % a.sizes[i]);
+            chosen[i] =
+                all ? rest % a.sizes[i] : (int)((start[i] + k + (i + 1) * round) % a.sizes[i]);
             rest /= a.sizes[i];
         }
         push(l, variant, dims, chosen, false);
@@ -202,7 +202,8 @@ static void push_sample(lister *l, const kt_variant *variant, const int64_t *bas
             dims[i] = change ? sample_dim(l, base[i]) : base[i];
             changed = changed || dims[i] != base[i];
         }
-        if (!changed || !kt_check_repair(l->arena, l->op, dims) || !fits(l, variant, dims)) continue;
+        if (!changed || !kt_check_repair(l->arena, l->op, dims) || !fits(l, variant, dims))
+            continue;
         push_random(l, variant, dims);
         return;
     }
@@ -244,8 +245,8 @@ void kt_check_describe(const kt_check_case *c, kt_buf *out) {
     else if (op->n_body > 0)
         kt_buf_printf(out, "[body]");
     for (int i = 0; i < op->n_dims; i++)
-        kt_buf_printf(out, "%s %.*s = %" PRId64, i ? "," : "", KT_STR_ARG(op->dims[i].name),
-            c->dims[i]);
+        kt_buf_printf(
+            out, "%s %.*s = %" PRId64, i ? "," : "", KT_STR_ARG(op->dims[i].name), c->dims[i]);
     for (int i = 0; i < op->n_typevars; i++)
         kt_buf_printf(out, ", %.*s = %s", KT_STR_ARG(op->typevars[i].name),
             kt_dtype_name(op->typevars[i].choices[c->types[i]]));

@@ -123,7 +123,8 @@ bool kt_check_compare(const kt_op *op, const kt_check_tensor *want, const kt_che
         if (!a->at || !b->at) continue;
         worst_place found = {-1, 0, 0};
         double tolerance = tolerance_of(op, a->dtype);
-        int64_t row = a->rank > 0 && a->shape[a->rank - 1] >= ROW_MIN ? a->shape[a->rank - 1] : a->n;
+        int64_t row =
+            a->rank > 0 && a->shape[a->rank - 1] >= ROW_MIN ? a->shape[a->rank - 1] : a->n;
         for (int64_t i = 0; i < a->n; i += row) look(a, b, i, i + row, tolerance, &found);
         if (found.error > worst[a->dtype]) worst[a->dtype] = found.error;
         if (found.n == 0) continue;
@@ -133,8 +134,8 @@ bool kt_check_compare(const kt_op *op, const kt_check_tensor *want, const kt_che
         kt_buf_printf(why, " is %.9g, expected %.9g: ", element(b, found.at), element(a, found.at));
         kt_buf_printf(why, "%" PRId64 " of %" PRId64 " elements of ", found.n, a->n);
         shape_of(a, why);
-        kt_buf_printf(why, " differ by more than %g, at worst %.3g times as much\n", tolerance,
-            found.error);
+        kt_buf_printf(
+            why, " differ by more than %g, at worst %.3g times as much\n", tolerance, found.error);
     }
     return ok;
 }

@@ -1,4 +1,5 @@
-// The files of one op test: a model file, a checkpoint in its storage formats, a pipeline of one step.
+// The files of one op test: a model file, a checkpoint in its storage formats, a pipeline of one
+// step.
 #include "runtime/exec/op_check_parts.h"
 
 #include "runtime/base/f16.h"
@@ -11,7 +12,9 @@
 
 static const char *const STORE_NAMES[KT_STORE_COUNT] = {"f16", "bf16", "f32", "bnb_nf4"};
 
-const char *kt_check_store_name(kt_check_store store) { return STORE_NAMES[store]; }
+const char *kt_check_store_name(kt_check_store store) {
+    return STORE_NAMES[store];
+}
 
 static bool is_linear(const kt_op *op, int port) {
     return op->ports[port].type.base == KT_BASE_LINEAR;
@@ -38,8 +41,8 @@ typedef struct writer {
     kt_random random;
 } writer;
 
-static void add_tensor(writer *w, const char *name, const char *dtype, const int64_t *shape, int rank,
-    const void *bytes, size_t n) {
+static void add_tensor(writer *w, const char *name, const char *dtype, const int64_t *shape,
+    int rank, const void *bytes, size_t n) {
     kt_buf_printf(&w->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", w->header.n > 1 ? "," : "",
         name, dtype);
     for (int i = 0; i < rank; i++) kt_buf_printf(&w->header, "%s%" PRId64, i ? "," : "", shape[i]);
@@ -118,8 +121,7 @@ static void nest_scales(nf4 *q) {
     }
     for (int64_t b = 0; b < q->blocks; b++) {
         float most = q->nested[b / NESTED];
-        q->absmax[b] =
-            nearest(q->map, NESTED, most > 0 ? (q->scales[b] - q->offset) / most : 0);
+        q->absmax[b] = nearest(q->map, NESTED, most > 0 ? (q->scales[b] - q->offset) / most : 0);
     }
 }
 
@@ -161,8 +163,8 @@ static void add_nf4(writer *w, const char *name, const float *values, const int6
         "\"nested_offset\": %.9g}",
         shape[0], shape[1], (double)q.offset);
     int64_t length = (int64_t)strlen(json);
-    add_tensor(w, part(w, name, "quant_state.bitsandbytes__nf4"), "U8", &length, 1, json,
-        (size_t)length);
+    add_tensor(
+        w, part(w, name, "quant_state.bitsandbytes__nf4"), "U8", &length, 1, json, (size_t)length);
 }
 
 // Weights that keep the size of what goes through them.
@@ -171,8 +173,7 @@ static void add_weight(writer *w, const kt_check_data *data, int port) {
     char *name = kt_check_name(w->arena, data->of->op->ports[port].name);
     float *values = KT_NEW_ARRAY(w->arena, float, t->n + 1);
     double scale = 1 / sqrt((double)(t->shape[1] > 0 ? t->shape[1] : 1));
-    for (int64_t i = 0; i < t->n; i++)
-        values[i] = (float)(kt_random_normal(&w->random) * scale);
+    for (int64_t i = 0; i < t->n; i++) values[i] = (float)(kt_random_normal(&w->random) * scale);
     name = kt_arena_printf(w->arena, "%s.weight", name);
     if (data->of->stores[port] == KT_STORE_NF4)
         add_nf4(w, name, values, t->shape);
@@ -180,8 +181,8 @@ static void add_weight(writer *w, const kt_check_data *data, int port) {
         add_plain(w, name, data->of->stores[port], values, t->shape);
 }
 
-static kt_status write_text(kt_arena *arena, const char *folder, const char *name, const void *bytes,
-    size_t n, kt_err *err) {
+static kt_status write_text(kt_arena *arena, const char *folder, const char *name,
+    const void *bytes, size_t n, kt_err *err) {
     const char *path = kt_path_join(arena, folder, name);
     FILE *file = kt_os_fopen(path, "wb"); // no rename: nobody else reads this folder
     bool ok = file && fwrite(bytes, 1, n, file) == n;
@@ -268,8 +269,8 @@ static void print_state(kt_arena *arena, const kt_check_data *data, kt_buf *out)
         if (is_linear(op, i) || !data->of->present[i]) continue;
         if (!any) kt_buf_printf(out, "state:\n");
         any = true;
-        kt_buf_printf(out, "  %s: %s[", kt_check_name(arena, op->ports[i].name),
-            kt_dtype_name(t->dtype));
+        kt_buf_printf(
+            out, "  %s: %s[", kt_check_name(arena, op->ports[i].name), kt_dtype_name(t->dtype));
         for (int a = 0; a < t->rank; a++)
             kt_buf_printf(out, "%s%" PRId64, a ? ", " : "", t->shape[a]);
         kt_buf_printf(out, "]\n");
@@ -284,8 +285,8 @@ static void print_links(
         if (port->kind != kind || !c->present[i]) continue;
         if (!any) kt_buf_printf(out, "        %s:\n", key);
         any = true;
-        kt_buf_printf(out, "          %.*s: %s\n", KT_STR_ARG(port->name),
-            kt_check_name(arena, port->name));
+        kt_buf_printf(
+            out, "          %.*s: %s\n", KT_STR_ARG(port->name), kt_check_name(arena, port->name));
     }
 }
 
@@ -310,8 +311,8 @@ static void print_choices(const kt_check_case *c, kt_buf *out) {
             KT_STR_ARG(op->typevars[i].name), kt_dtype_name(op->typevars[i].choices[c->types[i]]));
     for (int i = 0; i < op->n_params; i++) {
         const kt_param *param = &op->params[i];
-        kt_buf_printf(out, "%s          %.*s: ", i ? "" : "        params:\n",
-            KT_STR_ARG(param->name));
+        kt_buf_printf(
+            out, "%s          %.*s: ", i ? "" : "        params:\n", KT_STR_ARG(param->name));
         if (param->kind == KT_PARAM_CHOICE)
             kt_buf_printf(out, "%.*s\n", KT_STR_ARG(param->choices[c->params[i].i]));
         else
@@ -331,15 +332,16 @@ static void print_pipeline(kt_arena *arena, const kt_check_data *data, kt_buf *o
     kt_buf_printf(out, "kotaro: pipeline/1\nname: check\ndoc: One op.\n");
     if (kt_check_has_linear(c)) kt_buf_printf(out, "include: [model.yaml]\n");
     print_state(arena, data, out);
-    kt_buf_printf(out, "stages:\n  check:\n    steps:\n      - op: %.*s\n", KT_STR_ARG(c->op->name));
+    kt_buf_printf(
+        out, "stages:\n  check:\n    steps:\n      - op: %.*s\n", KT_STR_ARG(c->op->name));
     print_links(arena, c, KT_PORT_INPUT, "in", out);
     print_links(arena, c, KT_PORT_INOUT, "inout", out);
     print_links(arena, c, KT_PORT_OUTPUT, "out", out);
     print_choices(c, out);
     int port = result_port(c->op);
     bool made = c->op->ports[port].kind == KT_PORT_OUTPUT;
-    kt_buf_printf(out, "result: %s%s\n", made ? "check." : "",
-        kt_check_name(arena, c->op->ports[port].name));
+    kt_buf_printf(
+        out, "result: %s%s\n", made ? "check." : "", kt_check_name(arena, c->op->ports[port].name));
 }
 
 kt_status kt_check_write(const char *folder, const kt_check_data *data, kt_err *err) {
@@ -353,7 +355,8 @@ kt_status kt_check_write(const char *folder, const kt_check_data *data, kt_err *
         status = write_text(&arena, folder, "model.yaml", text.at, text.n, err);
         kt_buf_clear(&text);
         print_config(&arena, data->of, &text);
-        if (status == KT_OK) status = write_text(&arena, folder, "config.json", text.at, text.n, err);
+        if (status == KT_OK)
+            status = write_text(&arena, folder, "config.json", text.at, text.n, err);
         if (status == KT_OK) status = write_checkpoint(&arena, folder, data, err);
     }
     kt_buf_deinit(&text);

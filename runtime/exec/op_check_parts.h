@@ -59,12 +59,14 @@ typedef struct kt_check_data {
 
 // ---- op_check_values.c
 
-// Puts generated sizes into the dims (a page table's, a resize's tables ...). Then the values of all inputs.
+// Puts generated sizes into the dims (a page table's, a resize's tables ...). Then the values of
+// all inputs.
 bool kt_check_known_generators(const kt_op *op, kt_diag *diag); // reports unknown words
 bool kt_check_make(kt_arena *arena, kt_check_case *c, kt_check_data *out);
 // Makes violated requirements of the form `dim == expression` hold; false if another one does not.
 bool kt_check_repair(kt_arena *arena, const kt_op *op, int64_t *dims);
-bool kt_check_holds(const kt_op *op, const kt_expr *expr, const int64_t *dims, const kt_variant *tunes);
+bool kt_check_holds(
+    const kt_op *op, const kt_expr *expr, const int64_t *dims, const kt_variant *tunes);
 const kt_given *kt_check_generator(const kt_op *op, int port); // NULL: plain numbers
 
 // ---- op_check_scene.c: values that depend on each other
@@ -79,12 +81,14 @@ const kt_str *kt_check_words(kt_arena *arena, int *n);
 typedef struct kt_check_list {
     KT_VEC(kt_check_case) cases;
 } kt_check_list;
-void kt_check_cases(kt_arena *arena, const kt_op *op, bool cuda, bool quick, uint64_t seed, kt_check_list *out);
+void kt_check_cases(
+    kt_arena *arena, const kt_op *op, bool cuda, bool quick, uint64_t seed, kt_check_list *out);
 void kt_check_describe(const kt_check_case *c, kt_buf *out);
 
 // ---- op_check_files.c
 
-// Writes model.yaml, config.json, model.safetensors (if the op has linear inputs) and pipeline.yaml.
+// Writes model.yaml, config.json, model.safetensors (if the op has linear inputs) and
+// pipeline.yaml.
 kt_status kt_check_write(const char *folder, const kt_check_data *data, kt_err *err) KT_MUST_CHECK;
 bool kt_check_has_linear(const kt_check_case *c);
 char *kt_check_name(kt_arena *arena, kt_str port); // of the port's tensor in the files
@@ -98,7 +102,7 @@ typedef struct kt_check_side { // one back end
     kt_compiler *compiler;
     kt_pool *pool;
     unsigned char poison;
-    bool twice;   // run again and compare bits
+    bool twice; // run again and compare bits
     volatile int *stop;
 } kt_check_side;
 
@@ -118,8 +122,8 @@ typedef struct kt_check_opened {
 } kt_check_opened;
 
 // Opens the files of `folder` and plans. kt_check_shut also after a failure.
-kt_check_end kt_check_plan(const kt_check_side *side, const kt_check_case *c, const kt_target *target,
-    kt_check_opened *out, kt_buf *why);
+kt_check_end kt_check_plan(const kt_check_side *side, const kt_check_case *c,
+    const kt_target *target, kt_check_opened *out, kt_buf *why);
 void kt_check_shut(kt_check_opened *opened);
 // Plans and runs; outputs and inout into `out` (by port, memory from the arena).
 kt_check_end kt_check_execute(const kt_check_side *side, kt_check_data *data, kt_arena *arena,
@@ -130,7 +134,8 @@ kt_check_end kt_check_execute(const kt_check_side *side, kt_check_data *data, kt
 // false after a description of the worst element. worst: by type, largest error / tolerance.
 bool kt_check_compare(const kt_op *op, const kt_check_tensor *want, const kt_check_tensor *got,
     double *worst, kt_buf *why);
-bool kt_check_same(const kt_op *op, const kt_check_tensor *a, const kt_check_tensor *b, const char *what, kt_buf *why);
+bool kt_check_same(const kt_op *op, const kt_check_tensor *a, const kt_check_tensor *b,
+    const char *what, kt_buf *why);
 bool kt_check_tolerances(const kt_op *op, kt_diag *diag); // caps
 
 #endif

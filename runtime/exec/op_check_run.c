@@ -10,7 +10,9 @@
 
 // ---- from files to a plan
 
-static void say_error(const kt_err *err, kt_buf *why) { kt_buf_printf(why, "    %s\n", err->text); }
+static void say_error(const kt_err *err, kt_buf *why) {
+    kt_buf_printf(why, "    %s\n", err->text);
+}
 
 // Only a requirement or a launch limit stands against the sampled sizes.
 static bool is_refusal(const kt_check_case *c, const kt_diag *diag) {
@@ -35,8 +37,8 @@ static kt_status open_files(const kt_check_side *side, const kt_check_case *c, k
     return KT_OK;
 }
 
-kt_check_end kt_check_plan(const kt_check_side *side, const kt_check_case *c, const kt_target *target,
-    kt_check_opened *out, kt_buf *why) {
+kt_check_end kt_check_plan(const kt_check_side *side, const kt_check_case *c,
+    const kt_target *target, kt_check_opened *out, kt_buf *why) {
     kt_diag diag;
     kt_err err = {0};
     memset(out, 0, sizeof *out);
@@ -114,7 +116,8 @@ static region map_region(run *r, bool state) {
         const kt_tensor *t = &plan->tensors[i];
         if (!in_region(t, state) || t->bytes == 0) continue;
         memset(out.kind + (t->offset - out.from), state ? KEPT : WRITTEN, (size_t)t->bytes);
-        if (t->home == KT_HOME_COUNTER) memset(out.image + (t->offset - out.from), 0, (size_t)t->bytes);
+        if (t->home == KT_HOME_COUNTER)
+            memset(out.image + (t->offset - out.from), 0, (size_t)t->bytes);
     }
     return out;
 }
@@ -132,7 +135,8 @@ static void find_tensors(run *r) {
         const char *name = kt_check_name(r->arena, c->op->ports[i].name);
         r->tensors[i] = -1;
         if (c->op->ports[i].type.base == KT_BASE_LINEAR || !c->present[i]) continue;
-        if (c->op->ports[i].kind == KT_PORT_OUTPUT) name = kt_arena_printf(r->arena, "check.%s", name);
+        if (c->op->ports[i].kind == KT_PORT_OUTPUT)
+            name = kt_arena_printf(r->arena, "check.%s", name);
         r->tensors[i] = find_tensor(r->o->plan, name);
     }
 }
@@ -145,7 +149,8 @@ static void fill_image(run *r) {
         if (r->tensors[i] < 0 || !t->at || t->bytes == 0) continue;
         int64_t at = r->o->plan->tensors[r->tensors[i]].offset - r->state.from;
         memcpy(r->state.image + at, t->at, (size_t)t->bytes);
-        if (op->ports[i].kind == KT_PORT_INOUT) memset(r->state.kind + at, WRITTEN, (size_t)t->bytes);
+        if (op->ports[i].kind == KT_PORT_INOUT)
+            memset(r->state.kind + at, WRITTEN, (size_t)t->bytes);
     }
 }
 

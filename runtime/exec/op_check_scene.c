@@ -52,7 +52,9 @@ static int64_t pick(kt_check_data *data, int64_t low, int64_t high) {
     return kt_random_pick(&data->random, low, high);
 }
 
-static bool coin(kt_check_data *data, int of) { return pick(data, 1, of) == 1; }
+static bool coin(kt_check_data *data, int of) {
+    return pick(data, 1, of) == 1;
+}
 
 static int32_t *permutation(kt_check_data *data, int64_t n) {
     int32_t *out = ints(data, n);
@@ -101,16 +103,19 @@ static void make_lengths(kt_check_data *data, int32_t *segments, int64_t n, int6
 }
 
 typedef struct pages {
-    int32_t *order; // a permutation of the pool
+    int32_t *order;                        // a permutation of the pool
     int64_t n, next, shared, width, later; // later: pages that rows still to come need at least
     int32_t *table;
 } pages;
 
-static int64_t pages_of(int64_t tokens) { return (tokens + PAGE - 1) / PAGE; }
+static int64_t pages_of(int64_t tokens) {
+    return (tokens + PAGE - 1) / PAGE;
+}
 
-// Where a row of `tokens` new tokens starts, and its pages: those it writes are its own, those before may
-// be shared with other rows. Returns how many tokens have room.
-static int64_t place_row(kt_check_data *data, pages *p, int64_t row, int64_t tokens, int64_t *start) {
+// Where a row of `tokens` new tokens starts, and its pages: those it writes are its own, those
+// before may be shared with other rows. Returns how many tokens have room.
+static int64_t place_row(
+    kt_check_data *data, pages *p, int64_t row, int64_t tokens, int64_t *start) {
     int64_t room = p->n - p->next - p->later, cap = p->width * PAGE;
     if (tokens > cap) tokens = cap;
     if (pages_of(tokens) > room) tokens = room > 0 ? room * PAGE : 0;
@@ -146,7 +151,8 @@ static void make_segments(kt_check_data *data) {
     int32_t *order = permutation(data, rows);
     int64_t *tokens = KT_NEW_ARRAY(data->arena, int64_t, rows + 1);
     int64_t *at = KT_NEW_ARRAY(data->arena, int64_t, rows + 1);
-    for (int64_t i = 0; i < g && rows > 0; i++) tokens[order[i % rows]] += scene->segments[4 * i + 2];
+    for (int64_t i = 0; i < g && rows > 0; i++)
+        tokens[order[i % rows]] += scene->segments[4 * i + 2];
     for (int64_t r = 0; r < rows; r++) p.later += pages_of(tokens[r]);
     for (int64_t r = 0; r < rows; r++) {
         p.later -= pages_of(tokens[r]);
@@ -249,7 +255,8 @@ static void make_pictures(kt_check_data *data) {
         }
     }
     int64_t pixels = 0;
-    for (int64_t i = 0; i < m; i++) pixels += (int64_t)scene->target[2 * i] * scene->target[2 * i + 1];
+    for (int64_t i = 0; i < m; i++)
+        pixels += (int64_t)scene->target[2 * i] * scene->target[2 * i + 1];
     set_size(data, "px", pixels);
 }
 
@@ -318,7 +325,9 @@ static void fill_offsets(kt_check_data *data, int port) {
     copy_ints(&data->ports[port], offsets(data, dim));
 }
 
-static void fill_grids(kt_check_data *data, int port) { copy_ints(&data->ports[port], grids(data)); }
+static void fill_grids(kt_check_data *data, int port) {
+    copy_ints(&data->ports[port], grids(data));
+}
 
 // Rows of a table, some outside of it; below 0 rows of the pictures where there are any.
 static void fill_rows_of(kt_check_data *data, int port, int64_t below) {
@@ -327,12 +336,15 @@ static void fill_rows_of(kt_check_data *data, int port, int64_t below) {
     for (int64_t i = 0; i < t->n; i++) {
         int64_t id = pick(data, 0, v - 1);
         if (below > 0 && coin(data, 2)) id = -pick(data, 1, below);
-        if (coin(data, 10)) id = coin(data, 2) ? v + pick(data, 0, 1000000) : -1 - below - pick(data, 0, 1000000);
+        if (coin(data, 10))
+            id = coin(data, 2) ? v + pick(data, 0, 1000000) : -1 - below - pick(data, 0, 1000000);
         ((int32_t *)t->at)[i] = (int32_t)id;
     }
 }
 
-static void fill_ids(kt_check_data *data, int port) { fill_rows_of(data, port, 0); }
+static void fill_ids(kt_check_data *data, int port) {
+    fill_rows_of(data, port, 0);
+}
 
 static void fill_image_ids(kt_check_data *data, int port) {
     fill_rows_of(data, port, size(data, "m", 0));
@@ -383,7 +395,9 @@ static void fill_sampler(kt_check_data *data, int port) {
     }
 }
 
-static void fill_nothing(kt_check_data *data, int port) { (void)data, (void)port; }
+static void fill_nothing(kt_check_data *data, int port) {
+    (void)data, (void)port;
+}
 
 static void fill_queries(kt_check_data *data, int port) {
     kt_check_tensor *t = &data->ports[port];
@@ -412,7 +426,9 @@ static void fill_resize(kt_check_data *data, int port) {
 
 // ---- the table
 
-static void dims_offsets(kt_check_data *data) { no_views_no_rows(data, "offsets"); }
+static void dims_offsets(kt_check_data *data) {
+    no_views_no_rows(data, "offsets");
+}
 static void dims_queries(kt_check_data *data) {
     set_size(data, "m", size(data, "views", 0) * size(data, "queries", 0));
 }
@@ -420,7 +436,9 @@ static void dims_patches(kt_check_data *data) {
     if (size(data, "views", 0) == 0) set_size(data, "n", 0);
     make_pictures(data);
 }
-static void dims_rows(kt_check_data *data) { set_size(data, "rows", size(data, "n", 0)); }
+static void dims_rows(kt_check_data *data) {
+    set_size(data, "rows", size(data, "n", 0));
+}
 
 typedef struct generator {
     const char *word;
@@ -441,7 +459,7 @@ static const generator generators[] = {
     {"bytes", NULL, fill_nothing},             // any bytes
     {"rows", dims_rows, fill_permutation},     // places of n rows in a layout
     {"queries", dims_queries, fill_queries},   // the same queries for each view
-    {"views", dims_patches, fill_patches},   // pictures and the views cut out of them
+    {"views", dims_patches, fill_patches},     // pictures and the views cut out of them
     {"resize_plan", make_resize, fill_resize}, // sizes and tables, loader/resize.h
 };
 enum { N_GENERATORS = sizeof generators / sizeof generators[0] };
