@@ -272,13 +272,16 @@ class Model:
         self.w = weights
         wrap = (lambda f: torch.compile(f, dynamic=False)) if compile else (lambda f: f)
         self.vit_layer, self.dec_layer, self.resample = wrap(vit_layer), wrap(dec_layer), wrap(resample)
-        self.embed_patches = wrap(embed_patches)
 
     def vision(self, patches, table_rows):
         """[n, l, 588], int [n, l] -> [n, l, width] after the last norm."""
         w = self.w
-        x = self.embed_patches(patches, table_rows, w["vpm.embeddings.patch_embedding.weight"],
-                               w["vpm.embeddings.patch_embedding.bias"], w["vpm.embeddings.position_embedding.weight"])
+        return self.layers(embed_patches(patches, table_rows, w["vpm.embeddings.patch_embedding.weight"],
+                                         w["vpm.embeddings.patch_embedding.bias"],
+                                         w["vpm.embeddings.position_embedding.weight"]))
+
+    def layers(self, x):
+        w = self.w
         for i in range(VISION["layers"]):
             x = self.vit_layer(x, *[w[vit(i, name)] for name in VIT_NAMES])
         return F.layer_norm(x, (x.shape[-1],), w["vpm.post_layernorm.weight"], w["vpm.post_layernorm.bias"], VISION["eps"])

@@ -139,7 +139,7 @@ class Sampler:
 
     def sample(self, rng, n, patches=256, kinds=None):
         """kinds: shares of (nothing, unknown, one, one repeated together, one repeated all over, two, three)."""
-        share = np.array(kinds if kinds is not None else [0.07, 0.14, 0.27, 0.10, 0.06, 0.24, 0.12])
+        share = np.array(kinds if kinds is not None else [0.06, 0.21, 0.26, 0.10, 0.05, 0.21, 0.11])
         kind = rng.choice(7, n, p=share / share.sum())
         s = {"kind": kind, "n": n}
         grids = np.array(GRIDS[patches])
