@@ -467,6 +467,17 @@ static void scratch_has_its_largest_size(void **state) {
     close_plan(&f);
 }
 
+static void loops_keep_what_they_read(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        fixture f;
+        open_plan(&f, "tests/data/pipelines/keeps.yaml", "build/fake/plan/text", i ? ADA : CPU);
+        simulate(f.plan);
+        assert_int_equal(f.plan->bytes.act, (i ? 2 : 3) * 1280); // 5 rows of 64; aliases share
+        close_plan(&f);
+    }
+}
+
 static void launches_follow_the_request(void **state) {
     (void)state;
     fixture f;
@@ -643,6 +654,7 @@ int main(void) {
         cmocka_unit_test(the_context_is_the_smaller_of_two),
         cmocka_unit_test(conditions_see_symbols),
         cmocka_unit_test(scratch_has_its_largest_size),
+        cmocka_unit_test(loops_keep_what_they_read),
         cmocka_unit_test(launches_follow_the_request),
         cmocka_unit_test(tiles_of_every_format),
         cmocka_unit_test(without_a_prepare_op_rows_are_unpacked_first),
