@@ -42,8 +42,7 @@ static void status_cuts_between_characters(void **state) {
     for (size_t lead = 0; lead < 3; lead++) { // every place of a three-byte character at the edge
         memset(text, 'x', lead);
         size_t at = lead;
-        for (; at + 3 < sizeof text; at += 3)
-            memcpy(text + at, "猫", 3);
+        for (; at + 3 < sizeof text; at += 3) memcpy(text + at, "猫", 3);
         text[at] = 0;
         kt_err err;
         kt_err_set(&err, KT_EFILE, "%s", text);
@@ -66,8 +65,7 @@ static void arena_marks_release_what_came_after(void **state) {
     for (int i = 0; i < 100; i++) {
         unsigned char *p = kt_arena_alloc(&arena, 10000);
         assert_int_equal((uintptr_t)p % 16, 0);
-        for (int k = 0; k < 10000; k++)
-            assert_int_equal(p[k], 0);
+        for (int k = 0; k < 10000; k++) assert_int_equal(p[k], 0);
         memset(p, 0xff, 10000);
     }
     assert_true(arena.used_bytes >= used + 1000000);
@@ -75,8 +73,7 @@ static void arena_marks_release_what_came_after(void **state) {
     assert_int_equal(arena.used_bytes, used);
     assert_string_equal(kept, "kept");
     unsigned char *again = kt_arena_alloc(&arena, 10000); // used before: must come zeroed
-    for (int k = 0; k < 10000; k++)
-        assert_int_equal(again[k], 0);
+    for (int k = 0; k < 10000; k++) assert_int_equal(again[k], 0);
     kt_arena_deinit(&arena);
     assert_int_equal(arena.used_bytes, 0);
     assert_null(arena.last);
@@ -92,11 +89,9 @@ static void arena_empty_and_large(void **state) {
     memset(large, 1, 3 << 20);
     assert_string_equal(kt_arena_printf(&arena, "%d-%s", 12, "ab"), "12-ab");
     KT_VEC(int) ids = {0};
-    for (int i = 0; i < 1000; i++)
-        KT_PUSH(&arena, &ids, i * 3);
+    for (int i = 0; i < 1000; i++) KT_PUSH(&arena, &ids, i * 3);
     assert_int_equal(ids.n, 1000);
-    for (int i = 0; i < 1000; i++)
-        assert_int_equal(ids.at[i], i * 3);
+    for (int i = 0; i < 1000; i++) assert_int_equal(ids.at[i], i * 3);
     kt_arena_deinit(&arena);
 }
 
@@ -188,8 +183,7 @@ static void str_utf8(void **state) {
     // cut, overlong, surrogate, beyond the last, lone continuation, bad continuation
     static const char *const bad[] = {"\xe7\x8c", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80",
         "\xf4\x90\x80\x80", "\x80", "\xe7\x8c(", "\xff"};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_false(kt_utf8_valid(s(bad[i])));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(kt_utf8_valid(s(bad[i])));
     assert_int_equal(kt_utf8_count(s("a\xff\x80z")), 4);
 }
 
@@ -222,8 +216,7 @@ static void str_suggestions(void **state) {
 static void buf_grows(void **state) {
     (void)state;
     kt_buf buf = {0};
-    for (int i = 0; i < 500; i++)
-        kt_buf_printf(&buf, "%d,", i % 10);
+    for (int i = 0; i < 500; i++) kt_buf_printf(&buf, "%d,", i % 10);
     assert_int_equal(buf.n, 1000);
     assert_int_equal(strlen(buf.at), 1000);
     assert_memory_equal(buf.at + 990, "5,6,7,8,9,", 10);
@@ -242,10 +235,8 @@ static void table_finds_and_replaces(void **state) {
     kt_table_init(&table, &arena);
     int64_t v;
     assert_false(kt_table_find(&table, s("a"), &v));
-    for (int i = 0; i < N; i++)
-        kt_table_set(&table, s(kt_arena_printf(&arena, "n%d", i)), i);
-    for (int i = 0; i < N; i += 2)
-        kt_table_set(&table, s(kt_arena_printf(&arena, "n%d", i)), -i);
+    for (int i = 0; i < N; i++) kt_table_set(&table, s(kt_arena_printf(&arena, "n%d", i)), i);
+    for (int i = 0; i < N; i += 2) kt_table_set(&table, s(kt_arena_printf(&arena, "n%d", i)), -i);
     kt_table_set(&table, s(""), 77);
     assert_int_equal(table.n, N + 1);
     for (int i = 0; i < N; i++) {
@@ -280,8 +271,7 @@ static void f16_widens_every_value(void **state) {
     (void)state;
     static uint16_t in[65536];
     static float row[65536];
-    for (int i = 0; i < 65536; i++)
-        in[i] = (uint16_t)i;
+    for (int i = 0; i < 65536; i++) in[i] = (uint16_t)i;
     kt_f16_to_f32_row(in, row, 65536);
     for (int i = 0; i < 65536; i++) {
         float value = kt_f16_to_f32((uint16_t)i);
@@ -344,8 +334,7 @@ static void f16_narrows_to_nearest_even(void **state) {
         float middle =
             (float)((f16_value(low) + (low == 0x7bff ? 65536.0 : f16_value(low + 1))) / 2);
         float in[6] = {middle, nextafterf(middle, 0.0F), nextafterf(middle, INFINITY)};
-        for (int k = 0; k < 3; k++)
-            in[3 + k] = -in[k];
+        for (int k = 0; k < 3; k++) in[3 + k] = -in[k];
         check_narrow(in, 6);
     }
     uint64_t seed = 7;
@@ -530,8 +519,7 @@ static void list_is_sorted(void **state) {
     int n;
     kt_str *found = kt_os_list(&here->arena, here->folder, &n);
     assert_int_equal(n, 5);
-    for (int i = 0; i < 5; i++)
-        assert_true(kt_str_is(found[i], sorted[i]));
+    for (int i = 0; i < 5; i++) assert_true(kt_str_is(found[i], sorted[i]));
     kt_os_list(&here->arena, kt_path_join(&here->arena, here->folder, "none"), &n);
     assert_int_equal(n, -1);
 }
@@ -608,8 +596,7 @@ static void cover_range(void *ctx, int64_t begin, int64_t end) {
     cover *c = ctx;
     if (begin < 0 || end > c->n || begin >= end) abort();
     if (end - begin < c->grain && end != c->n) atomic_fetch_add(&c->n_short, 1);
-    for (int64_t i = begin; i < end; i++)
-        atomic_fetch_add(&c->hits[i], 1);
+    for (int64_t i = begin; i < end; i++) atomic_fetch_add(&c->hits[i], 1);
 }
 
 static void check_cover(kt_pool *pool, int64_t n, int64_t grain) {
@@ -618,8 +605,7 @@ static void check_cover(kt_pool *pool, int64_t n, int64_t grain) {
     c.n = n;
     c.grain = grain;
     kt_pool_for(pool, n, grain, cover_range, &c);
-    for (int64_t i = 0; i < POOL_N; i++)
-        assert_int_equal(atomic_load(&c.hits[i]), i < n ? 1 : 0);
+    for (int64_t i = 0; i < POOL_N; i++) assert_int_equal(atomic_load(&c.hits[i]), i < n ? 1 : 0);
     assert_int_equal(atomic_load(&c.n_short), 0);
 }
 
@@ -664,8 +650,7 @@ typedef struct meet {
 static void answer(void *ctx) {
     meet *m = ctx;
     kt_os_mutex_lock(m->mutex);
-    while (m->turn != 1)
-        kt_os_cond_wait(m->cond, m->mutex);
+    while (m->turn != 1) kt_os_cond_wait(m->cond, m->mutex);
     m->turn = 2;
     kt_os_cond_broadcast(m->cond);
     kt_os_mutex_unlock(m->mutex);
@@ -679,8 +664,7 @@ static void threads_wait_for_each_other(void **state) {
     kt_os_mutex_lock(m.mutex);
     m.turn = 1;
     kt_os_cond_broadcast(m.cond);
-    while (m.turn != 2)
-        kt_os_cond_wait(m.cond, m.mutex);
+    while (m.turn != 2) kt_os_cond_wait(m.cond, m.mutex);
     kt_os_mutex_unlock(m.mutex);
     kt_os_thread_join(thread);
     kt_os_cond_free(m.cond);

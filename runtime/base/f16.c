@@ -98,8 +98,7 @@ void kt_f16_to_f32_row(const uint16_t *in, float *out, size_t n) {
 #if HAVE_F16C
     if (have_f16c()) i = widen_f16c(in, out, n);
 #endif
-    for (; i < n; i++)
-        out[i] = kt_f16_to_f32(in[i]);
+    for (; i < n; i++) out[i] = kt_f16_to_f32(in[i]);
 }
 
 void kt_f32_to_f16_row(const float *in, uint16_t *out, size_t n) {
@@ -107,6 +106,5 @@ void kt_f32_to_f16_row(const float *in, uint16_t *out, size_t n) {
 #if HAVE_F16C
     if (have_f16c()) i = narrow_f16c(in, out, n);
 #endif
-    for (; i < n; i++)
-        out[i] = kt_f32_to_f16(in[i]);
+    for (; i < n; i++) out[i] = kt_f32_to_f16(in[i]);
 }

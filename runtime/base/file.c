@@ -55,7 +55,6 @@ const char *kt_path_name(const char *path) {
 char *kt_path_folder(kt_arena *arena, const char *path) {
     size_t n = (size_t)(kt_path_name(path) - path);
     if (n == 0) return kt_arena_copy(arena, ".", 1);
-    while (n > 1 && path[n - 1] == '/')
-        n--;
+    while (n > 1 && path[n - 1] == '/') n--;
     return kt_arena_copy(arena, path, n);
 }

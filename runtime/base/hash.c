@@ -29,8 +29,7 @@ void kt_hasher_raw(kt_hasher *hasher, const void *bytes, size_t n) {
 
 void kt_hasher_field(kt_hasher *hasher, const void *bytes, size_t n) {
     uint8_t length[8];
-    for (int i = 0; i < 8; i++)
-        length[i] = (uint8_t)((uint64_t)n >> (8 * i));
+    for (int i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)n >> (8 * i));
     kt_hasher_raw(hasher, length, sizeof length);
     kt_hasher_raw(hasher, bytes, n);
 }

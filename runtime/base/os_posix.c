@@ -186,8 +186,7 @@ kt_str *kt_os_list(kt_arena *arena, const char *folder, int *n) {
 }
 
 char *kt_os_absolute(kt_arena *arena, const char *path) {
-    while (path[0] == '.' && path[1] == '/')
-        path += 2;
+    while (path[0] == '.' && path[1] == '/') path += 2;
     if (kt_path_is_absolute(path)) return kt_arena_copy(arena, path, strlen(path));
     char *here = getcwd(NULL, 0); // glibc allocates
     if (here == NULL) return kt_arena_copy(arena, path, strlen(path));
@@ -256,8 +255,7 @@ double kt_os_now_ms(void) {
 void kt_os_sleep_us(int64_t us) {
     if (us <= 0) return;
     struct timespec rest = {(time_t)(us / 1000000), (long)(us % 1000000) * 1000};
-    while (nanosleep(&rest, &rest) != 0 && errno == EINTR)
-        continue;
+    while (nanosleep(&rest, &rest) != 0 && errno == EINTR) continue;
 }
 
 int kt_os_pid(void) {

@@ -67,8 +67,7 @@ static const char *reason_of(DWORD code, char *text, size_t size) {
     DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS;
     DWORD n =
         FormatMessageW(flags, NULL, code, 0, sentence, sizeof sentence / sizeof *sentence, NULL);
-    while (n > 0 && (sentence[n - 1] < 32 || sentence[n - 1] == L'.'))
-        sentence[--n] = 0;
+    while (n > 0 && (sentence[n - 1] < 32 || sentence[n - 1] == L'.')) sentence[--n] = 0;
     int bytes =
         n == 0 ? 0 : WideCharToMultiByte(CP_UTF8, 0, sentence, -1, text, (int)size, NULL, NULL);
     if (bytes <= 0) snprintf(text, size, "system error %lu", (unsigned long)code);
@@ -365,8 +364,7 @@ char *kt_os_temp_folder(kt_arena *arena) {
     wchar_t path[MAX_PATH + 1];
     DWORD n = GetTempPathW(MAX_PATH + 1, path);
     if (n == 0 || n > MAX_PATH) return kt_arena_copy(arena, ".", 1);
-    while (n > 1 && path[n - 1] == L'\\')
-        path[--n] = 0;
+    while (n > 1 && path[n - 1] == L'\\') path[--n] = 0;
     return narrow_path(arena, path);
 }
 
@@ -428,8 +426,7 @@ int kt_os_cpu_count(void) {
     DWORD_PTR mine, all;
     int count = 0;
     if (GetProcessAffinityMask(GetCurrentProcess(), &mine, &all)) {
-        for (; mine != 0; mine &= mine - 1)
-            count++;
+        for (; mine != 0; mine &= mine - 1) count++;
     }
     return count > 0 ? count : 1;
 }
@@ -500,13 +497,11 @@ static void add_argument(kt_buf *line, const char *arg) {
     size_t backslashes = 0;
     for (const char *at = arg; *at != 0; at++) {
         size_t extra = *at == '"' ? backslashes + 1 : 0;
-        for (; extra > 0; extra--)
-            kt_buf_add(line, "\\", 1);
+        for (; extra > 0; extra--) kt_buf_add(line, "\\", 1);
         backslashes = *at == '\\' ? backslashes + 1 : 0;
         kt_buf_add(line, at, 1);
     }
-    for (; backslashes > 0; backslashes--)
-        kt_buf_add(line, "\\", 1);
+    for (; backslashes > 0; backslashes--) kt_buf_add(line, "\\", 1);
     kt_buf_add(line, "\"", 1);
 }
 
@@ -526,8 +521,7 @@ static int wait_for(HANDLE process) {
 
 int kt_os_run(const char *const *argv, kt_buf *out) {
     kt_buf line = {0};
-    for (int i = 0; argv[i] != NULL; i++)
-        add_argument(&line, argv[i]);
+    for (int i = 0; argv[i] != NULL; i++) add_argument(&line, argv[i]);
     wchar_t *command = wide(line.at);
     kt_buf_deinit(&line);
     SECURITY_ATTRIBUTES inherit = {.nLength = sizeof inherit, .bInheritHandle = TRUE};

@@ -40,8 +40,7 @@ static void work(void *ctx) {
     uint64_t seen = 0;
     kt_os_mutex_lock(pool->mutex);
     for (;;) {
-        while (!pool->quit && pool->loop == seen)
-            kt_os_cond_wait(pool->opened, pool->mutex);
+        while (!pool->quit && pool->loop == seen) kt_os_cond_wait(pool->opened, pool->mutex);
         if (pool->quit) break;
         seen = pool->loop;
         if (!pool->open) continue;
@@ -77,8 +76,7 @@ void kt_pool_close(kt_pool *pool) {
     pool->quit = true;
     kt_os_cond_broadcast(pool->opened);
     kt_os_mutex_unlock(pool->mutex);
-    for (int i = 0; i < pool->n_workers; i++)
-        kt_os_thread_join(pool->workers[i]);
+    for (int i = 0; i < pool->n_workers; i++) kt_os_thread_join(pool->workers[i]);
     kt_os_cond_free(pool->left);
     kt_os_cond_free(pool->opened);
     kt_os_mutex_free(pool->mutex);
@@ -120,7 +118,6 @@ void kt_pool_for(kt_pool *pool, int64_t n, int64_t grain,
 
     kt_os_mutex_lock(pool->mutex);
     pool->open = false;
-    while (pool->n_active > 0)
-        kt_os_cond_wait(pool->left, pool->mutex);
+    while (pool->n_active > 0) kt_os_cond_wait(pool->left, pool->mutex);
     kt_os_mutex_unlock(pool->mutex);
 }

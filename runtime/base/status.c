@@ -36,8 +36,7 @@ int kt_status_exit(kt_status code) {
 // A cut text must not end inside a UTF-8 character.
 static void drop_partial_character(char *text, size_t n) {
     size_t start = n;
-    while (start > 0 && n - start < 4 && ((unsigned char)text[start - 1] & 0xc0U) == 0x80U)
-        start--;
+    while (start > 0 && n - start < 4 && ((unsigned char)text[start - 1] & 0xc0U) == 0x80U) start--;
     if (start == 0) return;
     unsigned char lead = (unsigned char)text[start - 1];
     size_t want = lead >= 0xf0U ? 4 : lead >= 0xe0U ? 3 : lead >= 0xc0U ? 2 : 1;

@@ -43,10 +43,8 @@ static bool is_blank(char c) {
 }
 
 kt_str kt_str_trim(kt_str s) {
-    while (s.n > 0 && is_blank(s.at[0]))
-        s = kt_str_slice(s, 1, s.n);
-    while (s.n > 0 && is_blank(s.at[s.n - 1]))
-        s.n--;
+    while (s.n > 0 && is_blank(s.at[0])) s = kt_str_slice(s, 1, s.n);
+    while (s.n > 0 && is_blank(s.at[s.n - 1])) s.n--;
     return s;
 }
 
@@ -97,8 +95,7 @@ bool kt_str_match(kt_str pattern, kt_str s) {
             return false;
         }
     }
-    while (p < pattern.n && pattern.at[p] == '*')
-        p++;
+    while (p < pattern.n && pattern.at[p] == '*') p++;
     return p == pattern.n;
 }
 
@@ -133,19 +130,16 @@ bool kt_str_to_i64(kt_str s, int64_t *out) {
 static bool is_decimal(kt_str s) {
     size_t i = s.n > 0 && (s.at[0] == '-' || s.at[0] == '+') ? 1 : 0;
     size_t digits = 0;
-    for (; i < s.n && is_digit(s.at[i]); i++)
-        digits++;
+    for (; i < s.n && is_digit(s.at[i]); i++) digits++;
     if (i < s.n && s.at[i] == '.') {
-        for (i++; i < s.n && is_digit(s.at[i]); i++)
-            digits++;
+        for (i++; i < s.n && is_digit(s.at[i]); i++) digits++;
     }
     if (digits == 0) return false;
     if (i < s.n && (s.at[i] == 'e' || s.at[i] == 'E')) {
         i++;
         if (i < s.n && (s.at[i] == '-' || s.at[i] == '+')) i++;
         if (i == s.n) return false;
-        while (i < s.n && is_digit(s.at[i]))
-            i++;
+        while (i < s.n && is_digit(s.at[i])) i++;
     }
     return i == s.n;
 }
@@ -246,8 +240,7 @@ int kt_str_distance(kt_str a, kt_str b, int limit) {
     if (a.n > MAX || b.n > MAX) return kt_str_eq(a, b) ? 0 : limit + 1;
     int rows[3][MAX + 1];
     int *two_ago = rows[0], *one_ago = rows[1], *now = rows[2];
-    for (size_t j = 0; j <= b.n; j++)
-        one_ago[j] = (int)j;
+    for (size_t j = 0; j <= b.n; j++) one_ago[j] = (int)j;
     for (size_t i = 1; i <= a.n; i++) {
         now[0] = (int)i;
         for (size_t j = 1; j <= b.n; j++) {

@@ -120,10 +120,8 @@ kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
 }
 
 kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag, kt_err *err) {
-    kt_plan_request request = {.registry = s->registry,
-        .pipeline = s->pipeline,
-        .model = &s->model,
-        .target = *target};
+    kt_plan_request request = {
+        .registry = s->registry, .pipeline = s->pipeline, .model = &s->model, .target = *target};
     KT_TRY(kt_plan_open(&s->plan_arena, &request, &s->plan, diag, err));
     if (diag->n_errors > 0) return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
     return KT_OK;
