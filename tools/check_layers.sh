@@ -21,12 +21,12 @@ BEGIN {
     allow["ptx"] = "runtime/base"
     allow["ptx/device"] = ""
     allow["runtime/gpu"] = "runtime/base ptx/cubin.h"
-    allow["runtime/plan"] = "runtime/base loader ptx runtime/gpu"
-    allow["runtime/exec"] = "runtime/base loader ptx runtime/gpu runtime/plan ops/kt_cpu.h"
-    allow["runtime"] = "runtime/base loader ptx runtime/gpu runtime/plan runtime/exec ops/kt_cpu.h"
+    allow["runtime/plan"] = "runtime/base loader"
+    allow["runtime/exec"] = "runtime/base loader ptx runtime/gpu runtime/plan runtime/kotaro.h ops/kt_cpu.h"
+    allow["runtime"] = "runtime/base" # kotaro.h, for programs that use the library
     allow["ops"] = "ops/kt_cpu.h"
     allow["kernel"] = "ptx/device"
-    allow["tools"] = "runtime/kotaro.h runtime/base loader ptx runtime/plan"
+    allow["tools"] = "runtime/kotaro.h runtime/base loader ptx runtime/gpu runtime/plan runtime/exec"
 
     split("assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal " \
         "stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath time uchar " \

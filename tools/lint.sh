@@ -52,8 +52,10 @@ windows() {
 
 manifests() {
     bad=0
-    for file in pipelines/*.yaml ops/*/op.yaml; do
-        build/kotaro check "$file" >build/check.log 2>&1 || { cat build/check.log; bad=1; }
+    for file in pipelines/*.yaml ops/*/op.yaml ops/formats/*.yaml; do
+        question=
+        case $file in *.base.yaml) question="-p Question" ;; esac # a base asks nothing itself
+        build/kotaro check "$file" $question >build/check.log 2>&1 || { cat build/check.log; bad=1; }
     done
     return $bad
 }
