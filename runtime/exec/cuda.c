@@ -85,7 +85,7 @@ static kt_dptr address(const cuda *c, int index, int slot, const kt_layout *layo
     case KT_HOME_HOST:
         break;
     }
-    KT_ASSERT(!"a kernel takes this tensor by pointer");
+    KT_ASSERT(false && "a kernel takes this tensor by pointer");
     return 0;
 }
 

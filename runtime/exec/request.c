@@ -60,7 +60,7 @@ kt_status kt_host_run(kt_request *request, const kt_host_call *call, kt_err *err
 static int find_port(const kt_host_port *ports, int n, const int *tensors, const char *name) {
     for (int i = 0; i < n; i++)
         if (kt_str_is(ports[i].name, name)) return tensors[i];
-    KT_ASSERT(!"a host step asks for a port of its contract");
+    KT_ASSERT(false && "a host step asks for a port of its contract");
     return -1;
 }
 
@@ -79,7 +79,7 @@ int kt_host_out(const kt_host *host, const char *port) {
 static int find_param(const kt_host *host, const char *name) {
     for (int i = 0; i < host->call->step->n_params; i++)
         if (kt_str_is(host->call->step->params[i].name, name)) return i;
-    KT_ASSERT(!"a host step asks for a parameter of its contract");
+    KT_ASSERT(false && "a host step asks for a parameter of its contract");
     return -1;
 }
 
@@ -98,7 +98,7 @@ kt_str kt_host_word(const kt_host *host, const char *param) {
 static int find_dim(const kt_host *host, const char *name) {
     for (int i = 0; i < host->call->step->n_decides; i++)
         if (kt_str_is(host->call->step->decides[i], name)) return host->call->dims[i];
-    KT_ASSERT(!"a host step decides a dim of its contract");
+    KT_ASSERT(false && "a host step decides a dim of its contract");
     return -1;
 }
 

@@ -81,7 +81,7 @@ static const kt_step_list *choose_list(const kt_stage *stage, const int64_t *val
     if (stage->bucket_dim < 0) return &stage->lists[0];
     for (int i = 0; i < stage->n_lists; i++)
         if (stage->lists[i].bucket == values[stage->bucket_dim]) return &stage->lists[i];
-    KT_ASSERT(!"every bucket has its list");
+    KT_ASSERT(false && "every bucket has its list");
     return NULL;
 }
 
