@@ -1,9 +1,10 @@
-# Kotaro. GNU make, no configure step; everything made goes to build/ (build-san/ with SAN=1).
+# Kotaro. GNU make, no configure step; everything made goes to build/ (build-san/ with SAN=1, build-fuzz/ with FUZZ=1).
 #
 #   make            build/kotaro and build/kotaro-run: one program under two names
 #   make run        an analysis of examples/scene.jpg
 #   make test       all tests that need no GPU       make test-gpu   those that need one
 #   make test-san   make test under the address and undefined-behaviour sanitizers
+#   make fuzz       every fuzz target for FUZZ_SECONDS (20) each, by clang's libFuzzer
 #   make lint       format, tidy, headers, layers, Windows, pipelines       make fmt   formats
 #   make dist       dist/kotaro/ and its archive     make nvrtc      NVIDIA's run-time compiler, pinned
 #
@@ -21,16 +22,17 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 MAKEFLAGS += -j$(JOBS)
 endif
 
-B := $(if $(SAN),build-san,build)
+B := $(if $(FUZZ),build-fuzz,$(if $(SAN),build-san,build))
 Q := $(if $(V),,@)
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef \
     -Wwrite-strings -Wdouble-promotion -Wformat=2 -Werror
-ifdef SAN
-SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+ifneq ($(SAN)$(FUZZ),)
+SANITIZE := $(if $(FUZZ),-fsanitize=fuzzer-no-link) -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+    -fno-omit-frame-pointer
 endif
 FLAGS := -std=c11 $(WARN) -g $(SANITIZE) -I.
-OPTIMIZE := $(if $(SAN),-O1,-O2)
-OPTIMIZE_OPS := $(if $(SAN),-O1,-O3)
+OPTIMIZE := $(if $(SANITIZE),-O1,-O2)
+OPTIMIZE_OPS := $(if $(SANITIZE),-O1,-O3)
 STATIC := yaml jansson pcre2-8 utf8proc jpeg png16 z webpdemux webp exif crypto
 LIBS := $(STATIC:%=-l:lib%.a)
 SYSTEM := -lm -ldl -lpthread
@@ -44,17 +46,19 @@ OPS := $(foreach f,$(wildcard ops/*/*.c),$(if $(filter $(notdir $(f:/$(notdir $(
 HEADERS := $(wildcard ptx/device/*.cuh)
 TESTS := $(wildcard tests/test_*.c)
 GPU_TESTS := $(wildcard tests/gpu_*.c)
-SHARED_TESTS := $(filter-out $(TESTS) $(GPU_TESTS) tests/fuzz_%.c,$(wildcard tests/*.c))
+FUZZ_TESTS := $(wildcard tests/fuzz_*.c)
+SHARED_TESTS := $(filter-out $(TESTS) $(GPU_TESTS) $(FUZZ_TESTS),$(wildcard tests/*.c))
 
 OBJECTS := $(SOURCES:%.c=$B/%.o) $(OPS:%.c=$B/%.o) $B/gen/cpu_ops.o $B/gen/device_headers.o
 COMMAND_OBJECTS := $(COMMANDS:%.c=$B/%.o)
 SHARED_OBJECTS := $(SHARED_TESTS:%.c=$B/%.o)
 TEST_PROGRAMS := $(TESTS:%.c=$B/%)
 GPU_PROGRAMS := $(GPU_TESTS:%.c=$B/%)
+FUZZ_PROGRAMS := $(FUZZ_TESTS:%.c=$B/%)
 
 # ---- the program
 
-.PHONY: all lib tests run test test-gpu test-san lint fmt dist nvrtc clean FORCE
+.PHONY: all lib tests run test test-gpu test-san fuzz fuzz-all lint fmt dist nvrtc clean FORCE
 all: $B/kotaro-run
 lib: $B/libkotaro.a
 tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
@@ -97,7 +101,10 @@ $B/setup: tools/setup.sh
 
 # ---- tests
 
-.SECONDARY: $(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o)
+.SECONDARY: $(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o) $(FUZZ_TESTS:%.c=$B/%.o)
+$B/tests/fuzz_%: $B/tests/fuzz_%.o $B/libkotaro.a
+	@echo "  link $@"
+	$Q$(CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^ $(LIBS) $(SYSTEM)
 $B/tests/%: $B/tests/%.o $(SHARED_OBJECTS) $B/libkotaro.a
 	@echo "  link $@"
 	$Q$(CC) $(SANITIZE) -o $@ $^ $(LIBS) -lcmocka $(SYSTEM)
@@ -120,6 +127,12 @@ test-gpu: all $(GPU_PROGRAMS)
 test-san:
 	$(MAKE) SAN=1 test
 
+fuzz:
+	@tools/setup.sh fuzz
+	$(MAKE) FUZZ=1 CC=clang-14 CFLAGS="$(CFLAGS) -Wno-error" fuzz-all
+fuzz-all: $(FUZZ_PROGRAMS)
+	@BUILD=$B tests/fuzz.sh $(FUZZ_PROGRAMS)
+
 # ---- the rest
 
 lint: all
@@ -137,7 +150,7 @@ dist: all nvrtc
 	tools/dist.sh
 
 clean:
-	rm -rf build build-san dist
+	rm -rf build build-san build-fuzz dist
 
 -include $(OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(SHARED_OBJECTS:.o=.d) \
-    $(TESTS:%.c=$B/%.d) $(GPU_TESTS:%.c=$B/%.d)
+    $(TESTS:%.c=$B/%.d) $(GPU_TESTS:%.c=$B/%.d) $(FUZZ_TESTS:%.c=$B/%.d)

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Makes sure that the packages are there that a step needs. As root (or with a sudo that asks nothing) on Debian they
 # are installed; otherwise this prints the one line to run, and stops.
-# usage: setup.sh build|test|lint|pip
+# usage: setup.sh build|test|lint|fuzz|pip
 set -eu
 CC=${CC:-gcc}
 
-# package, then what shows that it is there: header:, library:, command:
+# package, then what shows that it is there: header:, library:, command:, runtime:, module:
 build='
 gcc              command:gcc
 libc6-dev        header:stdio.h
@@ -27,6 +27,9 @@ lint='
 clang-format-14  command:clang-format-14
 clang-tidy-14    command:clang-tidy-14
 gcc-mingw-w64-x86-64 command:x86_64-w64-mingw32-gcc'
+fuzz='
+clang-14         command:clang-14
+libclang-rt-14-dev runtime:clang-14'
 pip='
 python3-pip      module:pip'
 
@@ -37,6 +40,7 @@ there() {
     header:*) printf '#include <stdio.h>\n#define PCRE2_CODE_UNIT_WIDTH 8\n#include <%s>\n' "${1#*:}" |
         "$CC" -E -x c - >/dev/null 2>&1 ;;
     library:*) case $("$CC" -print-file-name="${1#*:}" 2>/dev/null) in /*) ;; *) return 1 ;; esac ;;
+    runtime:*) ls "$("${1#*:}" -print-runtime-dir 2>/dev/null)"/libclang_rt.fuzzer-*.a >/dev/null 2>&1 ;;
     module:*) python3 -c "import ${1#*:}" 2>/dev/null ;;
     esac
 }
@@ -45,8 +49,9 @@ case $1 in
 build) list=$build ;;
 test) list=$test ;;
 lint) list=$lint ;;
+fuzz) list=$fuzz ;;
 pip) list=$pip ;;
-*) echo "usage: setup.sh build|test|lint|pip" >&2; exit 2 ;;
+*) echo "usage: setup.sh build|test|lint|fuzz|pip" >&2; exit 2 ;;
 esac
 
 missing=$(printf '%s\n' "$list" | while read -r package signs; do
