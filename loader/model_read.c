@@ -1,7 +1,8 @@
 // Model files: reading and the checks that need no checkpoint.
 #include "loader/model_internal.h"
 
-#include "runtime/base/file.h"
+#include "loader/beside.h"
+#include "runtime/base/os.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -338,10 +339,7 @@ static bool read_includes(kt_model_draft *draft, const kt_node *root, const char
     bool ok = true;
     for (size_t i = 0; list && i < list->n; i++) {
         const kt_node *item = list->items[i];
-        const char *folder = kt_path_folder(draft->arena, path);
-        const char *name = kt_str_z(draft->arena, item->text);
-        const char *file =
-            strcmp(folder, ".") == 0 ? name : kt_path_join(draft->arena, folder, name);
+        const char *file = kt_beside(draft->arena, path, item->text);
         if (kt_os_stat(file).kind != KT_PATH_FILE)
             ok =
                 kt_diag_error(draft->diag, KT_RULE_FILE, item->at, "no file '%s' to include", file);

@@ -1,5 +1,6 @@
 #include "loader/pipeline.h"
 
+#include "loader/beside.h"
 #include "loader/pipeline_internal.h"
 #include "runtime/base/file.h"
 
@@ -269,13 +270,6 @@ static bool read_section(
     return ok;
 }
 
-static char *beside(kt_arena *arena, const char *path, kt_str name) {
-    const char *folder = kt_path_folder(arena, path);
-    const char *file = kt_str_z(arena, name);
-    return strcmp(folder, ".") == 0 ? kt_arena_copy(arena, file, strlen(file))
-                                    : kt_path_join(arena, folder, file);
-}
-
 static bool read_include(kt_pipe_draft *draft, const kt_node *list, const char *path) {
     bool ok = true;
     for (size_t i = 0; list && i < list->n; i++) {
@@ -285,7 +279,7 @@ static bool read_include(kt_pipe_draft *draft, const kt_node *list, const char *
                 "'include' lists the paths of model files, got %s", kt_node_kind_name(item));
             continue;
         }
-        const char *file = beside(draft->arena, path, item->text);
+        const char *file = kt_beside(draft->arena, path, item->text);
         bool known = false;
         for (size_t k = 0; k < draft->model_files.n; k++)
             known = known || strcmp(draft->model_files.at[k], file) == 0;
@@ -303,7 +297,7 @@ static bool read_file(kt_pipe_draft *draft, const char *path, kt_place from);
 static bool read_base(kt_pipe_draft *draft, const kt_node *root, const char *path) {
     const kt_node *base = value_of(root, "extends");
     if (!base) return true;
-    const char *file = beside(draft->arena, path, base->text);
+    const char *file = kt_beside(draft->arena, path, base->text);
     for (int i = 0; i < draft->depth; i++)
         if (strcmp(draft->stack[i], file) == 0)
             return kt_diag_error(
@@ -444,5 +438,5 @@ char *kt_pipeline_model(const kt_pipeline *pipeline, kt_arena *arena) {
     const kt_node *node = param ? kt_pipe_param_node(param) : NULL;
     if (!node || node->kind != KT_NODE_SCALAR || node->text.n == 0) return NULL;
     if (!node->at.source) return kt_str_z(arena, node->text);
-    return beside(arena, node->at.source->path, node->text);
+    return kt_beside(arena, node->at.source->path, node->text);
 }

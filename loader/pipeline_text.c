@@ -123,9 +123,10 @@ bool kt_pipeline_items(
     const kt_pipeline *pipeline, kt_arena *arena, kt_diag *diag, kt_pipe_item **out, int *n) {
     const kt_pipe_param *param = kt_pipeline_param(pipeline, KT_STR("items"));
     const kt_node *list = param ? kt_pipe_param_node(param) : NULL;
-    bool ok = check_language(pipeline, diag);
+    bool ok = true;
     *out = NULL;
     *n = 0;
+    if (!check_language(pipeline, diag)) return false;
     for (int i = 0; i < pipeline->n_params; i++) {
         const kt_pipe_param *text = &pipeline->params[i];
         const kt_node *node = kt_pipe_param_node(text);

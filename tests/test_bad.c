@@ -10,6 +10,7 @@
 #include "loader/registry.h"
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
+#include "tests/bad_pipelines.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -38,8 +39,8 @@ static void load_other(kt_arena *arena, const char *path, kt_diag *diag) {
 
 static const kind_row kinds[] = {
     {"format", load_format},
-    {"pipeline", NULL}, // kt_pipeline_open, with the registry of ops/
-    {"model", NULL},
+    {"pipeline", bad_pipeline},
+    {"model", bad_model},
 };
 
 // ---- the files

@@ -78,10 +78,10 @@ static bool check_names(kt_planner *p) {
     for (size_t i = 0; i < p->top.entries.n; i++) {
         const kt_scope_entry *entry = &p->top.entries.at[i];
         const kt_tensor *t = &p->tensors.at[entry->tensor];
-        bool param = t->home == KT_HOME_HOST && t->stage < 0;
+        bool value = t->home == KT_HOME_HOST; // parameters, and what host steps tell each other
         bool again =
             entry->at.line == last.line && entry->at.source == last.source && t->weight >= 0;
-        if (entry->used || entry->carried || param || again) continue;
+        if (entry->used || entry->carried || value || again) continue;
         last = entry->at;
         bool state = t->home == KT_HOME_STATE && t->stage < 0;
         const char *what = t->weight >= 0 ? "weight " : state ? "state " : "";

@@ -279,6 +279,21 @@ static bool add_constants_and_params(kt_planner *p) {
     return ok;
 }
 
+// The first fixed dim in an expression that could not be computed yet.
+typedef struct circle {
+    const kt_pipeline *pipe;
+    const bool *done;
+    const kt_pipe_dim *open;
+} circle;
+
+static void look_open(void *ctx, kt_str name, kt_place at) {
+    (void)at;
+    circle *c = ctx;
+    for (int i = 0; !c->open && i < c->pipe->n_dims; i++)
+        if (c->pipe->dims[i].fixed && !c->done[i] && kt_str_eq(c->pipe->dims[i].name.text, name))
+            c->open = &c->pipe->dims[i];
+}
+
 // Fixed dims may use each other in any order: computed until nothing changes.
 static bool add_fixed_dims(kt_planner *p) {
     const kt_pipeline *pipe = p->pipeline;
@@ -305,9 +320,14 @@ static bool add_fixed_dims(kt_planner *p) {
     }
     for (int i = 0; left && i < pipe->n_dims; i++) {
         kt_value value;
+        circle c = {pipe, done, NULL};
         if (!pipe->dims[i].fixed || done[i]) continue;
-        if (kt_expr_eval(pipe->dims[i].fixed, &env, "a dim", p->diag, &value)) continue;
-        return false;
+        kt_expr_names(pipe->dims[i].fixed, look_open, &c);
+        if (c.open)
+            return kt_diag_error(p->diag, KT_RULE_EXPR, kt_expr_at(pipe->dims[i].fixed),
+                "dim '%.*s' depends on '%.*s', and that on it", KT_STR_ARG(pipe->dims[i].name.text),
+                KT_STR_ARG(c.open->name.text));
+        if (!kt_expr_eval(pipe->dims[i].fixed, &env, "a dim", p->diag, &value)) return false;
     }
     return true;
 }

@@ -287,8 +287,8 @@ static bool settle_types(kt_planner *p, kt_bound *b) {
         }
         if (!listed || (b->type_known[var] && b->types[var] != dtype)) {
             ok = kt_diag_error(p->diag, KT_RULE_TYPE, given->value->at,
-                "type '%.*s' of '%.*s' cannot be this", KT_STR_ARG(v->name),
-                KT_STR_ARG(b->op->name));
+                "type '%.*s' of '%.*s' cannot be '%.*s'", KT_STR_ARG(v->name),
+                KT_STR_ARG(b->op->name), KT_STR_ARG(given->value->text));
             kt_diag_near(p->diag, given->value->text, known, (size_t)v->n_choices, true);
             continue;
         }
