@@ -121,6 +121,7 @@ static void product_blas(const kt_cpu_host *host, const product *p) {
     free(c.out);
 }
 
+// NOLINTNEXTLINE(readability-function-size,readability-non-const-parameter): as in ops/kt_cpu.h
 static void matmul(const kt_cpu_host *host, const uint16_t *x, const uint16_t *w, float *y,
     int64_t n, int64_t m, int64_t k, int64_t ldy) {
     if (n == 0 || m == 0) return;

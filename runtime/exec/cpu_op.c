@@ -105,7 +105,7 @@ static kt_status open_external(
         status =
             KT_FAIL(err, KT_EOP, "'%s' exports no op; it must end with KT_CPU_OP(...)", source);
     kt_buf_deinit(&why);
-    return status == KT_OK ? take(op, query, out, err) : status;
+    return query ? take(op, query, out, err) : status;
 }
 
 kt_status kt_cpu_op_find(const kt_op *op, const char *include, const kt_cpu_op **out, kt_err *err) {

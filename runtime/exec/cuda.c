@@ -140,16 +140,13 @@ static kt_status emit(cuda *c, const sink *to, const kt_launch *launch, kt_err *
     return kt_gpu_launch(c->gpu, to->stream, launch, err);
 }
 
+// `part` has the kernel and its parameters; name and geometry are added.
 static kt_status emit_launch(cuda *c, const sink *to, const kt_call *call, int number,
-    const int64_t *values, const void *params, size_t params_bytes, kt_err *err) {
-    const loaded *build = &c->builds[call->build];
+    const int64_t *values, const kt_launch *part, kt_err *err) {
+    kt_launch launch = *part;
     kt_geometry g;
     KT_TRY(kt_plan_geometry(c->base.plan, call, number, values, &g, err));
-    kt_launch launch = {.kernel = build->kernels[number],
-        .shared_bytes = (uint32_t)g.shared_bytes,
-        .params = params,
-        .params_bytes = params_bytes,
-        .n_params = build->n_args};
+    launch.shared_bytes = (uint32_t)g.shared_bytes;
     for (int i = 0; i < 3; i++) {
         if (g.grid[i] == 0) return KT_OK; // nothing to compute
         launch.grid[i] = (uint32_t)g.grid[i];
@@ -177,7 +174,9 @@ static kt_status emit_call(cuda *c, const sink *to, const kt_call *call, const i
             pack_arg(
                 c, call, &build->args[a], values, slot, layout, params + kernel->param_offset[a]);
         }
-        KT_TRY(emit_launch(c, to, call, i, values, params, end, err));
+        kt_launch part = {
+            .kernel = kernel, .params = params, .params_bytes = end, .n_params = build->n_args};
+        KT_TRY(emit_launch(c, to, call, i, values, &part, err));
     }
     return KT_OK;
 }

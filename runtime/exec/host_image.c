@@ -94,7 +94,7 @@ kt_status kt_host_slice_image(kt_host *host, kt_err *err) {
     give_i32(host, "view.size", views.size[0], 2 * (int64_t)views.n_views);
     give_i32(host, "view.offset", views.offset, views.n_views + 1);
     kt_host_give(
-        host, kt_host_out(host, "view.level"), views.level, 3 * 256 * (int64_t)sizeof(float));
+        host, kt_host_out(host, "view.level"), views.level, (int64_t)sizeof(float) * 3 * 256);
     give_i32(host, "position", views.position, views.n_patches);
     give_i32(host, "query.row", views.query_row, views.n_queried);
     give_i32(host, "query.offset", views.query_offset, views.n_views + 1);

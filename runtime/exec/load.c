@@ -152,7 +152,7 @@ static kt_status load_vector(kt_backend *backend, int index, kt_load_stats *stat
 }
 
 kt_status kt_load_weights(
-    kt_backend *backend, volatile int *stop, kt_load_stats *stats, kt_err *err) {
+    kt_backend *backend, const volatile int *stop, kt_load_stats *stats, kt_err *err) {
     const kt_plan *plan = backend->plan;
     double start = kt_os_now_ms();
     *stats = (kt_load_stats){0};

@@ -14,6 +14,6 @@ typedef struct kt_load_stats {
 // Errors: EFILE, EMODEL (a value that f16 cannot hold: tensor, index, value), and what the back end
 // says.
 kt_status kt_load_weights(
-    kt_backend *backend, volatile int *stop, kt_load_stats *stats, kt_err *err) KT_MUST_CHECK;
+    kt_backend *backend, const volatile int *stop, kt_load_stats *stats, kt_err *err) KT_MUST_CHECK;
 
 #endif
