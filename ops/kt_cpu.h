@@ -48,6 +48,13 @@ typedef struct kt_cpu_number {
     const char *text; // a choice: the chosen word; else NULL
 } kt_cpu_number;
 
+// y[n, m] = x[n, k] w[m, k]^T, summed in f32. Rows lie ldx, ldw and ldy elements apart.
+typedef struct kt_cpu_product {
+    const uint16_t *x, *w; // f16
+    float *y;
+    int64_t n, m, k, ldx, ldw, ldy;
+} kt_cpu_product;
+
 // What the program offers to an implementation.
 typedef struct kt_cpu_host {
     int version; // KT_CPU_VERSION of the program
@@ -57,10 +64,8 @@ typedef struct kt_cpu_host {
         void (*run)(void *ctx, int64_t begin, int64_t end), void *ctx);
     void (*f16_to_f32)(const uint16_t *in, float *out, size_t n);
     void (*f32_to_f16)(const float *in, uint16_t *out, size_t n); // nearest even
-    // y[n, m] = x[n, k] w[m, k]^T with f32 sums; y has ldy floats a row. Uses several threads: not
-    // inside parallel_for.
-    void (*matmul)(const struct kt_cpu_host *host, const uint16_t *x, const uint16_t *w, float *y,
-        int64_t n, int64_t m, int64_t k, int64_t ldy);
+    // Uses several threads: not inside parallel_for.
+    void (*matmul)(const struct kt_cpu_host *host, const kt_cpu_product *product);
     void *pool; // the program's own
 } kt_cpu_host;
 

@@ -34,8 +34,18 @@ static const char *run(const kt_cpu_call *call) {
     int half = strcmp(y->dtype, "f16") == 0;
     float *sum = half ? malloc(sizeof(float) * (size_t)(n * m) + 1) : y->data;
     if (!sum) return "out of memory";
-    call->host->matmul(
-        call->host, kt_cpu_in(call, "x")->data, kt_cpu_in(call, "w")->data, sum, n, m, k, m);
+    const kt_cpu_product product = {
+        .x = kt_cpu_in(call, "x")->data,
+        .w = kt_cpu_in(call, "w")->data,
+        .y = sum,
+        .n = n,
+        .m = m,
+        .k = k,
+        .ldx = k,
+        .ldw = k,
+        .ldy = m,
+    };
+    call->host->matmul(call->host, &product);
     struct finish c = {
         .host = call->host,
         .sum = sum,

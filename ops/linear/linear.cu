@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 }
 
 // A block owns 128 rows x 128 outputs. Shared memory: 33792 bytes of tables, 3 stages of 16384.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     kt_linear_tiles(KT_Y *y, const kt_f16 *x, const float *b, const uint8_t *w, int32_t n) {
     KT_SHARED_DYNAMIC(unsigned char, shared);
     sink out = {y, b};

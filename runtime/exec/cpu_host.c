@@ -55,32 +55,33 @@ static tile_function *choose_tile(void) {
 #endif
 
 typedef struct product {
-    const float *x;    // f32[rows, stride], rows a multiple of TILE_N, zero beyond n and k
-    const uint16_t *w; // f16[m, k]
-    float *y;
-    int64_t n, m, k, ldy, stride;
+    const float *x; // f32[rows, stride], rows a multiple of TILE_N, zero beyond n and k
+    int64_t stride;
+    const kt_cpu_product *of;
     tile_function *tile;
 } product;
 
 static void product_block(const product *p, float *w, int64_t m0) {
-    int64_t rows = p->m - m0 < BLOCK_M ? p->m - m0 : BLOCK_M;
+    const kt_cpu_product *of = p->of;
+    int64_t rows = of->m - m0 < BLOCK_M ? of->m - m0 : BLOCK_M;
     memset(w, 0, sizeof(float) * (size_t)(BLOCK_M * p->stride));
     for (int64_t j = 0; j < rows; j++)
-        kt_f16_to_f32_row(p->w + (m0 + j) * p->k, w + j * p->stride, (size_t)p->k);
+        kt_f16_to_f32_row(of->w + (m0 + j) * of->ldw, w + j * p->stride, (size_t)of->k);
     float sum[TILE_N * TILE_M];
-    for (int64_t i = 0; i < p->n; i += TILE_N)
+    for (int64_t i = 0; i < of->n; i += TILE_N)
         for (int64_t j = 0; j < rows; j += TILE_M) {
-            p->tile(p->x + i * p->stride, w + j * p->stride, sum, p->k, p->stride);
-            for (int64_t a = 0; a < TILE_N && i + a < p->n; a++)
+            p->tile(p->x + i * p->stride, w + j * p->stride, sum, of->k, p->stride);
+            for (int64_t a = 0; a < TILE_N && i + a < of->n; a++)
                 for (int64_t b = 0; b < TILE_M && j + b < rows; b++)
-                    p->y[(i + a) * p->ldy + m0 + j + b] = sum[a * TILE_M + b];
+                    of->y[(i + a) * of->ldy + m0 + j + b] = sum[a * TILE_M + b];
         }
 }
 
 static void product_run(void *ctx, int64_t begin, int64_t end) {
     const product *p = ctx;
-    float *w = malloc(sizeof(float) * (size_t)(BLOCK_M * p->stride));
-    if (!w) kt_out_of_memory((size_t)(BLOCK_M * p->stride));
+    size_t bytes = sizeof(float) * (size_t)(BLOCK_M * p->stride);
+    float *w = malloc(bytes + 1);
+    if (!w) kt_out_of_memory(bytes);
     for (int64_t block = begin; block < end; block++) product_block(p, w, block * BLOCK_M);
     free(w);
 }
@@ -103,38 +104,40 @@ static void open_blas(void) {
 }
 
 typedef struct convert {
-    const uint16_t *in;
-    float *out;
+    const kt_cpu_product *of;
+    float *out; // f32[m, k]
 } convert;
 
 static void convert_run(void *ctx, int64_t begin, int64_t end) {
     const convert *c = ctx;
-    kt_f16_to_f32_row(c->in + begin, c->out + begin, (size_t)(end - begin));
+    for (int64_t row = begin; row < end; row++)
+        kt_f16_to_f32_row(c->of->w + row * c->of->ldw, c->out + row * c->of->k, (size_t)c->of->k);
 }
 
 static void product_blas(const kt_cpu_host *host, const product *p) {
-    convert c = {p->w, malloc(sizeof(float) * (size_t)(p->m * p->k) + 1)};
-    if (!c.out) kt_out_of_memory((size_t)(p->m * p->k) * sizeof(float));
-    kt_pool_for(host->pool, p->m * p->k, 65536, convert_run, &c);
-    blas(BLAS_ROW_MAJOR, BLAS_NO_TRANS, BLAS_TRANS, (int)p->n, (int)p->m, (int)p->k, 1.0F, p->x,
-        (int)p->stride, c.out, (int)p->k, 0.0F, p->y, (int)p->ldy);
+    const kt_cpu_product *of = p->of;
+    size_t bytes = sizeof(float) * (size_t)(of->m * of->k);
+    convert c = {of, malloc(bytes + 1)};
+    if (!c.out) kt_out_of_memory(bytes);
+    kt_pool_for(host->pool, of->m, 16, convert_run, &c);
+    blas(BLAS_ROW_MAJOR, BLAS_NO_TRANS, BLAS_TRANS, (int)of->n, (int)of->m, (int)of->k, 1.0F, p->x,
+        (int)p->stride, c.out, (int)of->k, 0.0F, of->y, (int)of->ldy);
     free(c.out);
 }
 
-// NOLINTNEXTLINE(readability-function-size,readability-non-const-parameter): as in ops/kt_cpu.h
-static void matmul(const kt_cpu_host *host, const uint16_t *x, const uint16_t *w, float *y,
-    int64_t n, int64_t m, int64_t k, int64_t ldy) {
-    if (n == 0 || m == 0) return;
-    int64_t stride = (k + LANES - 1) / LANES * LANES;
-    int64_t rows = (n + TILE_N - 1) / TILE_N * TILE_N;
-    float *wide = calloc((size_t)(rows * stride), sizeof(float));
+static void matmul(const kt_cpu_host *host, const kt_cpu_product *of) {
+    if (of->n == 0 || of->m == 0) return;
+    int64_t stride = (of->k + LANES - 1) / LANES * LANES;
+    int64_t rows = (of->n + TILE_N - 1) / TILE_N * TILE_N;
+    float *wide = calloc((size_t)(rows * stride) + 1, sizeof(float));
     if (!wide) kt_out_of_memory((size_t)(rows * stride) * sizeof(float));
-    for (int64_t i = 0; i < n; i++) kt_f16_to_f32_row(x + i * k, wide + i * stride, (size_t)k);
-    product p = {wide, w, y, n, m, k, ldy, stride, choose_tile()};
-    if (blas && n >= BLAS_LEAST_ROWS)
+    for (int64_t i = 0; i < of->n; i++)
+        kt_f16_to_f32_row(of->x + i * of->ldx, wide + i * stride, (size_t)of->k);
+    product p = {wide, stride, of, choose_tile()};
+    if (blas && of->n >= BLAS_LEAST_ROWS && of->k > 0)
         product_blas(host, &p);
     else
-        kt_pool_for(host->pool, (m + BLOCK_M - 1) / BLOCK_M, 1, product_run, &p);
+        kt_pool_for(host->pool, (of->m + BLOCK_M - 1) / BLOCK_M, 1, product_run, &p);
     free(wide);
 }
 

@@ -29,6 +29,7 @@ typedef struct mirror {
     kt_gpu_pinned read, until;
 } mirror;
 
+enum { RING_LEAST = 1 << 20, RING_MOST = 32 << 20, AHEAD_RING = 1 << 20 };
 enum { PARAM_BYTES = 4096, SPINS = 4096, STALL_MS = 1000 };
 
 typedef struct cuda {
@@ -375,7 +376,7 @@ static kt_status cuda_put_ahead(
     if (bytes == 0) return KT_OK;
     KT_TRY(kt_gpu_attach(c->gpu, err));
     if (!c->ahead_ring)
-        KT_TRY(kt_gpu_uploader_open(c->gpu, c->gpu->copy, 4 << 20, &c->ahead_ring, err));
+        KT_TRY(kt_gpu_uploader_open(c->gpu, c->gpu->copy, AHEAD_RING, &c->ahead_ring, err));
     return kt_gpu_uploader_put(
         c->ahead_ring, address(c, tensor, slot, NULL), from, (size_t)bytes, err);
 }
@@ -398,13 +399,22 @@ static kt_status cuda_put_vector(
         c->gpu, c->gpu->compute, c->weights.at + (uint64_t)offset, from, (size_t)bytes, err);
 }
 
+// Of one slot of the ring through which weights are read. Pinning memory takes time: not more for a
+// small model than it can use.
+static size_t ring_bytes(const kt_plan *plan) {
+    int64_t bytes = plan->model->checkpoint.bytes / 8;
+    return (size_t)(bytes < RING_LEAST ? RING_LEAST : bytes > RING_MOST ? RING_MOST : bytes);
+}
+
 static kt_status cuda_put_part(
     kt_backend *backend, int tensor, int64_t bytes, kt_source_read read, void *ctx, kt_err *err) {
     cuda *c = (cuda *)backend;
     if (!c->staging.at)
         KT_TRY(kt_gpu_alloc(c->gpu, "staging of weights", KT_GPU_USE_OTHER,
             (size_t)backend->plan->bytes.staging, &c->staging, err));
-    if (!c->load_ring) KT_TRY(kt_gpu_uploader_open(c->gpu, c->gpu->compute, 0, &c->load_ring, err));
+    if (!c->load_ring)
+        KT_TRY(kt_gpu_uploader_open(
+            c->gpu, c->gpu->compute, ring_bytes(backend->plan), &c->load_ring, err));
     return kt_gpu_uploader_read(
         c->load_ring, address(c, tensor, 0, NULL), (size_t)bytes, read, ctx, err);
 }
