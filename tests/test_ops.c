@@ -115,7 +115,7 @@ static void set_size(hand *h, const char *dim, int64_t value) {
 static void open_hand(hand *h, const char *name, const size *sizes, int n_sizes, uint64_t of_seed) {
     const kt_op *op = find_op(name);
     kt_check_list list = {0};
-    kt_check_cases(&arena, op, false, true, of_seed, &list);
+    kt_check_cases(&arena, op, false, KT_CHECK_QUICK, of_seed, &list);
     assert_true(list.cases.n > 0);
     *h = (hand){.c = list.cases.at[0], .folder = make_folder()};
     h->c.seed = of_seed;

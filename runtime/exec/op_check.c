@@ -62,8 +62,8 @@ kt_status kt_op_check_open(
         ok = kt_check_tolerances(all[i], diag) && ok;
         checked_op op = {.op = all[i]};
         if (ok)
-            kt_check_cases(&check->arena, all[i], options->gpu != NULL, options->quick,
-                options->seed, &op.list);
+            kt_check_cases(&check->arena, all[i], options->gpu != NULL,
+                options->quick ? KT_CHECK_QUICK : KT_CHECK_FULL, options->seed, &op.list);
         KT_PUSH(&check->arena, &check->ops, op);
     }
     kt_status status = diag->n_errors > 0 ? KT_FAIL(err, KT_EYAML, "the manifests have mistakes")
@@ -184,10 +184,10 @@ static kt_status collect(collector *c, kt_err *err) {
             KT_TRY(collect_op(c, &c->check->ops.at[i], err));
             continue;
         }
-        // Tests of C implementations name no variants: those of a GPU are listed for this alone.
+        // Tests of C implementations name no variants: a few of a GPU are listed for this.
         const kt_op_check_options *o = &c->check->options;
         checked_op listed = {.op = c->check->ops.at[i].op};
-        kt_check_cases(c->arena, listed.op, true, o->quick, o->seed, &listed.list);
+        kt_check_cases(c->arena, listed.op, true, KT_CHECK_KERNELS, o->seed, &listed.list);
         KT_TRY(collect_op(c, &listed, err));
     }
     return KT_OK;

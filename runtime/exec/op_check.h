@@ -57,7 +57,8 @@ kt_status kt_op_check_compile(kt_op_check *check, int arch, kt_err *err) KT_MUST
 kt_status kt_op_check_run(
     kt_op_check *check, int i, kt_op_check_result *out, kt_buf *report, kt_err *err) KT_MUST_CHECK;
 
-// One kernel of one build, for tests that compile and look: each build of all tests once.
+// One build, for tests that compile and look: with a GPU those of all tests; without one those of
+// the manifests' cases, each choice at least once.
 typedef struct kt_op_check_build {
     const kt_op *op;
     const kt_variant *variant;

@@ -21,7 +21,8 @@ enum { N_SIZES = sizeof SIZES / sizeof SIZES[0] };
 typedef struct lister {
     kt_arena *arena;
     const kt_op *op;
-    bool cuda, quick;
+    bool cuda;
+    kt_check_effort effort;
     kt_random random;
     kt_check_list *out;
 } lister;
@@ -125,7 +126,8 @@ static void push_random(lister *l, const kt_variant *variant, const int64_t *dim
 // All combinations, or so many that each choice of each axis comes up about equally often.
 static void push_all(lister *l, const kt_variant *variant, const int64_t *dims) {
     axes a = choices(l->op);
-    int most = l->quick ? QUICK_MAX : FULL_MAX, chosen[AXES_MAX], product = 1, widest = 1;
+    int most = l->effort == KT_CHECK_FULL ? FULL_MAX : QUICK_MAX, chosen[AXES_MAX], product = 1,
+        widest = 1;
     for (int i = 0; i < a.n; i++) {
         product = product > most ? product : product * a.sizes[i];
         if (a.sizes[i] > widest) widest = a.sizes[i];
@@ -178,7 +180,8 @@ static void push_sizes(lister *l, const kt_variant *variant, const int64_t *base
         if (l->op->dims[d].binding != KT_BINDING_PLAN) continue;
         for (int i = 0; i < N_SIZES; i++) {
             bool small = SIZES[i] <= 1;
-            if (l->quick && !small && kt_random_pick(&l->random, 0, 3) > 0) continue;
+            if (l->effort == KT_CHECK_QUICK && !small && kt_random_pick(&l->random, 0, 3) > 0)
+                continue;
             push_size(l, variant, base, d, SIZES[i]);
         }
     }
@@ -223,17 +226,18 @@ static void list_variant(lister *l, const kt_variant *variant) {
         push_all(l, variant, dims);
         if (!base) base = dims;
     }
-    if (!base) return;
+    if (!base || l->effort == KT_CHECK_KERNELS) return;
     push_sizes(l, variant, base);
-    int samples = has_build_dims(l->op) ? (l->quick ? QUICK_SAMPLES : FULL_SAMPLES) : 0;
+    int samples =
+        has_build_dims(l->op) ? (l->effort == KT_CHECK_QUICK ? QUICK_SAMPLES : FULL_SAMPLES) : 0;
     for (int i = 0; i < samples; i++) push_sample(l, variant, base);
 }
 
-void kt_check_cases(
-    kt_arena *arena, const kt_op *op, bool cuda, bool quick, uint64_t seed, kt_check_list *out) {
-    lister l = {arena, op, cuda, quick, {kt_random_mix(seed, kt_str_hash(op->name))}, out};
+void kt_check_cases(kt_arena *arena, const kt_op *op, bool cuda, kt_check_effort effort,
+    uint64_t seed, kt_check_list *out) {
+    lister l = {arena, op, cuda, effort, {kt_random_mix(seed, kt_str_hash(op->name))}, out};
     KT_ASSERT(op->n_dims <= 256);
-    if (!cuda || op->n_body > 0) list_variant(&l, NULL);
+    if (!cuda || (op->n_body > 0 && effort > KT_CHECK_KERNELS)) list_variant(&l, NULL);
     for (int i = 0; cuda && i < op->n_variants; i++) list_variant(&l, &op->variants[i]);
 }
 

@@ -81,8 +81,13 @@ const kt_str *kt_check_words(kt_arena *arena, int *n);
 typedef struct kt_check_list {
     KT_VEC(kt_check_case) cases;
 } kt_check_list;
-void kt_check_cases(
-    kt_arena *arena, const kt_op *op, bool cuda, bool quick, uint64_t seed, kt_check_list *out);
+typedef enum kt_check_effort {
+    KT_CHECK_KERNELS, // the manifests' cases of ops with kernels, each choice at least once
+    KT_CHECK_QUICK,
+    KT_CHECK_FULL
+} kt_check_effort;
+void kt_check_cases(kt_arena *arena, const kt_op *op, bool cuda, kt_check_effort effort,
+    uint64_t seed, kt_check_list *out);
 void kt_check_describe(const kt_check_case *c, kt_buf *out);
 
 // ---- op_check_files.c
