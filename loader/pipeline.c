@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const kt_key FILE_KEYS[] = {
+static const kt_key file_keys[] = {
     {"kotaro", true, KT_KEY_SCALAR},
     {"name", true, KT_KEY_SCALAR},
     {"doc", true, KT_KEY_SCALAR},
@@ -21,20 +21,20 @@ static const kt_key FILE_KEYS[] = {
     {"replace", false, KT_KEY_MAP},
     {"result", false, KT_KEY_SCALAR},
 };
-enum { N_FILE_KEYS = sizeof FILE_KEYS / sizeof FILE_KEYS[0] };
+enum { N_FILE_KEYS = sizeof file_keys / sizeof file_keys[0] };
 
-static const kt_key DIM_KEYS[] = {
+static const kt_key dim_keys[] = {
     {"max", true, KT_KEY_SCALAR},
     {"buckets", false, KT_KEY_LIST},
     {"doc", false, KT_KEY_SCALAR},
 };
-static const kt_key STAGE_KEYS[] = {
+static const kt_key stage_keys[] = {
     {"steps", true, KT_KEY_LIST},
     {"graph", false, KT_KEY_SCALAR},
     {"loop", false, KT_KEY_MAP},
     {"each", false, KT_KEY_MAP},
 };
-static const kt_key LOOP_KEYS[] = {
+static const kt_key loop_keys[] = {
     {"most", true, KT_KEY_SCALAR},
     {"until", true, KT_KEY_SCALAR},
     {"read", true, KT_KEY_SCALAR},
@@ -42,7 +42,7 @@ static const kt_key LOOP_KEYS[] = {
 
 static bool is_file_key(kt_str name) {
     for (int i = 0; i < N_FILE_KEYS; i++)
-        if (kt_str_is(name, FILE_KEYS[i].name)) return true;
+        if (kt_str_is(name, file_keys[i].name)) return true;
     return false;
 }
 
@@ -59,7 +59,7 @@ static kt_pipe_param *draft_param(kt_pipe_draft *draft, kt_str name) {
     return NULL;
 }
 
-static const char *const KIND_NAMES[] = {
+static const char *const kind_names[] = {
     "int", "f32", "bool", "string", "choice", "language", "text", "items", "image"};
 
 static bool read_param(kt_pipe_draft *draft, const kt_pair *pair) {
@@ -78,7 +78,7 @@ static bool read_param(kt_pipe_draft *draft, const kt_pair *pair) {
     if (old->param.kind != param.param.kind) {
         kt_diag_error(draft->diag, KT_RULE_TYPE, pair->at,
             "'%.*s' is of type %s in the base, got %s", KT_STR_ARG(pair->key),
-            KIND_NAMES[old->param.kind], KIND_NAMES[param.param.kind]);
+            kind_names[old->param.kind], kind_names[param.param.kind]);
         kt_diag_note_at(draft->diag, old->param.at, "declared");
         return false;
     }
@@ -90,7 +90,7 @@ static bool read_param(kt_pipe_draft *draft, const kt_pair *pair) {
 static const kt_str *known_keys(kt_pipe_draft *draft, size_t *n) {
     KT_VEC(kt_str) names = {0};
     for (int i = 0; i < N_FILE_KEYS; i++)
-        KT_PUSH(draft->arena, &names, kt_str_from(FILE_KEYS[i].name));
+        KT_PUSH(draft->arena, &names, kt_str_from(file_keys[i].name));
     for (size_t i = 0; i < draft->params.n; i++) {
         kt_str name = draft->params.at[i].param.name;
         KT_PUSH(draft->arena, &names, name);
@@ -161,7 +161,7 @@ static bool read_dim(kt_pipe_draft *draft, const kt_pair *pair) {
     }
     const kt_node *value = pair->value;
     if (value->kind == KT_NODE_MAP) {
-        if (!kt_schema_check(value, "a dim", DIM_KEYS, 3, false, draft->diag)) return false;
+        if (!kt_schema_check(value, "a dim", dim_keys, 3, false, draft->diag)) return false;
         const kt_node *doc = value_of(value, "doc"), *buckets = value_of(value, "buckets");
         dim.max = kt_expr_node(draft->arena, value_of(value, "max"), draft->diag);
         if (doc) dim.doc = doc->text;
@@ -192,7 +192,7 @@ static bool read_state(kt_pipe_draft *draft, const kt_pair *pair) {
 }
 
 static bool read_loop(kt_pipe_draft *draft, const kt_node *map, kt_pipe_stage *stage) {
-    if (!kt_schema_check(map, "a loop", LOOP_KEYS, 3, false, draft->diag)) return false;
+    if (!kt_schema_check(map, "a loop", loop_keys, 3, false, draft->diag)) return false;
     stage->loop = true;
     stage->loop_most = kt_expr_node(draft->arena, value_of(map, "most"), draft->diag);
     const kt_node *until = value_of(map, "until"), *read = value_of(map, "read");
@@ -245,7 +245,7 @@ static bool read_stage(kt_pipe_draft *draft, const kt_pair *pair) {
         return false;
     }
     const kt_node *map = pair->value;
-    if (!kt_schema_check(map, "a stage", STAGE_KEYS, 4, false, draft->diag)) return false;
+    if (!kt_schema_check(map, "a stage", stage_keys, 4, false, draft->diag)) return false;
     kt_stage_draft draft_stage = {.stage = {.name = {pair->key, pair->at}}};
     kt_pipe_stage *stage = &draft_stage.stage;
     const kt_node *graph = value_of(map, "graph"), *loop = value_of(map, "loop");
@@ -292,7 +292,7 @@ static bool read_include(kt_pipe_draft *draft, const kt_node *list, const char *
     return ok;
 }
 
-static bool read_file(kt_pipe_draft *draft, const char *path, kt_place from);
+static bool read_file(kt_pipe_draft *draft, const char *path);
 
 static bool read_base(kt_pipe_draft *draft, const kt_node *root, const char *path) {
     const kt_node *base = value_of(root, "extends");
@@ -307,7 +307,7 @@ static bool read_base(kt_pipe_draft *draft, const kt_node *root, const char *pat
             "'extends' goes deeper than %d files", KT_PIPE_DEPTH);
     if (kt_os_stat(file).kind != KT_PATH_FILE)
         return kt_diag_error(draft->diag, KT_RULE_FILE, base->at, "no file '%s' to extend", file);
-    return read_file(draft, file, base->at);
+    return read_file(draft, file);
 }
 
 static bool read_values(kt_pipe_draft *draft, const kt_node *root) {
@@ -324,19 +324,16 @@ static bool read_require(kt_pipe_draft *draft, const kt_node *list) {
     bool ok = true;
     for (size_t i = 0; list && i < list->n; i++) {
         const kt_expr *expr = kt_expr_node(draft->arena, list->items[i], draft->diag);
-        if (expr)
-            KT_PUSH(draft->arena, &draft->require, expr);
-        else
-            ok = false;
+        ok = ok && expr;
+        // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
+        if (expr) KT_PUSH(draft->arena, &draft->require, expr);
     }
     return ok;
 }
 
-static bool read_file(kt_pipe_draft *draft, const char *path, kt_place from) {
-    (void)from;
-    const kt_node *root = kt_yaml_open(draft->arena, path, path, draft->diag);
-    if (!root || !kt_schema_kind(root, "pipeline", draft->diag)) return false;
-    if (!kt_schema_check(root, "a pipeline", FILE_KEYS, N_FILE_KEYS, true, draft->diag))
+static bool read_root(kt_pipe_draft *draft, const kt_node *root, const char *path) {
+    if (!kt_schema_kind(root, "pipeline", draft->diag)) return false;
+    if (!kt_schema_check(root, "a pipeline", file_keys, N_FILE_KEYS, true, draft->diag))
         return false;
     draft->stack[draft->depth++] = path;
     if (!read_base(draft, root, path)) return false;
@@ -353,6 +350,11 @@ static bool read_file(kt_pipe_draft *draft, const char *path, kt_place from) {
     if (result) draft->out->result = (kt_ref){result->text, result->at};
     if (replace && ok) ok = kt_pipe_replace(draft, replace);
     return ok;
+}
+
+static bool read_file(kt_pipe_draft *draft, const char *path) {
+    const kt_node *root = kt_yaml_open(draft->arena, path, path, draft->diag);
+    return root && read_root(draft, root, path);
 }
 
 static void freeze(kt_pipe_draft *draft) {
@@ -378,17 +380,21 @@ static void freeze(kt_pipe_draft *draft) {
     out->n_model_files = (int)draft->model_files.n;
 }
 
-kt_pipeline *kt_pipeline_open(kt_arena *arena, const char *path, kt_diag *diag) {
+kt_pipeline *kt_pipeline_read(
+    kt_arena *arena, const kt_node *root, const char *path, kt_diag *diag) {
     kt_pipeline *out = KT_NEW(arena, kt_pipeline);
     out->arena = arena;
     out->path = kt_arena_copy(arena, path, strlen(path));
     kt_pipe_draft draft = {.arena = arena, .diag = diag, .out = out};
-    kt_place nowhere = {0};
-    if (!read_file(&draft, out->path, nowhere)) return NULL;
-    if (!kt_pipe_order(&draft)) return NULL;
+    if (!read_root(&draft, root, out->path) || !kt_pipe_order(&draft)) return NULL;
     freeze(&draft);
     kt_pipe_set_languages(out);
     return out;
+}
+
+kt_pipeline *kt_pipeline_open(kt_arena *arena, const char *path, kt_diag *diag) {
+    const kt_node *root = kt_yaml_open(arena, path, path, diag);
+    return root ? kt_pipeline_read(arena, root, path, diag) : NULL;
 }
 
 // ---- values after reading

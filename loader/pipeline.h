@@ -66,6 +66,9 @@ typedef struct kt_pipeline {
 
 // Reads path and its bases. NULL after reporting. Ops are not looked at yet.
 kt_pipeline *kt_pipeline_open(kt_arena *arena, const char *path, kt_diag *diag);
+// The same from a tree that was read; `path` is where its bases and models are looked for.
+kt_pipeline *kt_pipeline_read(
+    kt_arena *arena, const kt_node *root, const char *path, kt_diag *diag);
 // `--set NAME=VALUE`, -p and the like. Reports unknown names and bad values (place: the command
 // line).
 bool kt_pipeline_set(kt_pipeline *pipeline, kt_str name, kt_str value, kt_diag *diag);
