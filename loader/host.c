@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const char HOST_TEXT[] =
+static const char host_text[] =
     "read_image:\n"
     "  doc: Decodes a picture, turns it upright, checks its size before anything is allocated.\n"
     "  params:\n"
@@ -99,7 +99,7 @@ static const char HOST_TEXT[] =
     "    answers: answers\n";
 
 const char *kt_host_text(void) {
-    return HOST_TEXT;
+    return host_text;
 }
 
 static const kt_host_port *read_ports(
@@ -144,7 +144,7 @@ static bool read_step(kt_arena *arena, const kt_pair *pair, kt_diag *diag, kt_ho
 const kt_host_step *kt_host_table(kt_arena *arena, int *n) {
     kt_diag diag;
     kt_diag_init(&diag, arena);
-    const kt_node *root = kt_yaml_parse(arena, kt_str_from(HOST_TEXT), "(host steps)", &diag);
+    const kt_node *root = kt_yaml_parse(arena, kt_str_from(host_text), "(host steps)", &diag);
     KT_ASSERT(root && root->kind == KT_NODE_MAP);
     kt_host_step *steps = KT_NEW_ARRAY(arena, kt_host_step, root->n);
     bool ok = true;

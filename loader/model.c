@@ -14,6 +14,7 @@ typedef enum const_state { CONST_NEW, CONST_BUSY, CONST_DONE } const_state;
 
 // The constants of one source while they are computed, each when first asked for.
 typedef struct constants {
+    struct constants *self;
     const kt_model_source *source;
     const kt_config *config, *preprocessor;
     kt_diag *diag;
@@ -51,8 +52,7 @@ static void compute(constants *c, size_t i) {
 }
 
 static bool const_find(const void *ctx, kt_str name, kt_value *out) {
-    const constants *const_c = ctx;
-    constants *c = (constants *)(uintptr_t)const_c; // computed on demand behind a const interface
+    constants *c = ((const constants *)ctx)->self; // computed on demand behind a const interface
     for (size_t i = 0; i < c->source->constants.n; i++) {
         if (!kt_str_eq(c->source->constants.at[i].name.text, name)) continue;
         if (c->states[i] == CONST_NEW && c->depth < DEPTH_MAX) compute(c, i);
@@ -219,6 +219,7 @@ static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model
     const kt_registry *registry, kt_err *err) {
     constants c = {.source = source, .diag = draft->diag, .arena = model->arena};
     size_t n = source->constants.n;
+    c.self = &c;
     c.config = model->config;
     c.preprocessor = model->preprocessor;
     c.values = KT_NEW_ARRAY(model->arena, kt_value, n);
@@ -243,6 +244,7 @@ static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model
     return KT_OK;
 }
 
+// NOLINTNEXTLINE(readability-function-size): parameters
 kt_status kt_model_open(kt_arena *arena, const kt_registry *registry,
     const char *const *model_files, int n_files, const char *folder, kt_model *out, kt_diag *diag,
     kt_err *err) {

@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const kt_key FILE_KEYS[] = {
+static const kt_key file_keys[] = {
     {"kotaro", true, KT_KEY_SCALAR},
     {"name", true, KT_KEY_SCALAR},
     {"doc", true, KT_KEY_SCALAR},
@@ -20,7 +20,7 @@ static const kt_key FILE_KEYS[] = {
     {"chat", false, KT_KEY_MAP},
     {"picture", false, KT_KEY_MAP},
 };
-static const kt_key SOURCE_KEYS[] = {
+static const kt_key source_keys[] = {
     {"when", false, KT_KEY_SCALAR},
     {"files", false, KT_KEY_SCALAR},
     {"prefix", false, KT_KEY_LIST},
@@ -29,7 +29,7 @@ static const kt_key SOURCE_KEYS[] = {
     {"tensors", true, KT_KEY_MAP},
     {"ignore", false, KT_KEY_LIST},
 };
-static const kt_key CHAT_KEYS[] = {
+static const kt_key chat_keys[] = {
     {"system", false, KT_KEY_SCALAR},
     {"user", true, KT_KEY_SCALAR},
     {"assistant", true, KT_KEY_SCALAR},
@@ -38,14 +38,15 @@ static const kt_key CHAT_KEYS[] = {
     {"join", false, KT_KEY_SCALAR},
     {"stop", true, KT_KEY_LIST},
 };
-static const kt_key PICTURE_KEYS[] = {
+static const kt_key picture_keys[] = {
     {"scheme", true, KT_KEY_SCALAR},
     {"text", true, KT_KEY_SCALAR},
     {"token", true, KT_KEY_SCALAR},
     {"slice", false, KT_KEY_SCALAR},
     {"row", false, KT_KEY_SCALAR},
 };
-static const char *const SCHEMES[] = {"minicpm_v", "whole"}; // ways to cut a picture into views
+// Ways to cut a picture into views.
+static const char *const picture_schemes[] = {"minicpm_v", "whole"};
 
 enum { MAX_INCLUDES = 16 };
 
@@ -173,7 +174,7 @@ static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_de
 
 static bool read_source(kt_model_draft *draft, const kt_pair *pair, kt_source_decl *out) {
     const kt_node *map = pair->value;
-    if (!kt_schema_check(map, "a source", SOURCE_KEYS, 7, false, draft->diag)) return false;
+    if (!kt_schema_check(map, "a source", source_keys, 7, false, draft->diag)) return false;
     bool ok = true;
     out->name = (kt_ref){pair->key, pair->at};
     out->when = text_of(map, "when");
@@ -269,7 +270,7 @@ static bool read_weights(kt_model_draft *draft, const kt_node *map) {
 }
 
 static bool read_chat(kt_model_draft *draft, const kt_node *map) {
-    if (!kt_schema_check(map, "chat", CHAT_KEYS, 7, false, draft->diag)) return false;
+    if (!kt_schema_check(map, "chat", chat_keys, 7, false, draft->diag)) return false;
     kt_model_chat *chat = &draft->chat;
     *chat = (kt_model_chat){.present = true, .at = map->at};
     chat->system = text_of(map, "system");
@@ -295,7 +296,7 @@ static bool read_chat(kt_model_draft *draft, const kt_node *map) {
 }
 
 static bool read_picture(kt_model_draft *draft, const kt_node *map) {
-    if (!kt_schema_check(map, "picture", PICTURE_KEYS, 5, false, draft->diag)) return false;
+    if (!kt_schema_check(map, "picture", picture_keys, 5, false, draft->diag)) return false;
     kt_model_picture *picture = &draft->picture;
     *picture = (kt_model_picture){.present = true, .at = map->at};
     picture->scheme = text_of(map, "scheme");
@@ -303,10 +304,10 @@ static bool read_picture(kt_model_draft *draft, const kt_node *map) {
     picture->slice = text_of(map, "slice");
     picture->row = text_of(map, "row");
     picture->token = text_of(map, "token");
-    enum { N_SCHEMES = sizeof SCHEMES / sizeof SCHEMES[0] };
+    enum { N_SCHEMES = sizeof picture_schemes / sizeof picture_schemes[0] };
     kt_str known[N_SCHEMES];
     for (int i = 0; i < N_SCHEMES; i++) {
-        known[i] = kt_str_from(SCHEMES[i]);
+        known[i] = kt_str_from(picture_schemes[i]);
         if (kt_str_eq(known[i], picture->scheme)) return true;
     }
     kt_diag_error(draft->diag, KT_RULE_VALUE, value_of(map, "scheme")->at,
@@ -326,6 +327,7 @@ static bool read_facts(kt_model_draft *draft, const kt_node *root) {
     for (size_t i = 0; require && i < require->n; i++) {
         const kt_expr *expr = kt_expr_node(draft->arena, require->items[i], draft->diag);
         ok = ok && expr;
+        // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
         if (expr) KT_PUSH(draft->arena, &draft->require, expr);
     }
     const kt_node *chat = value_of(root, "chat"), *picture = value_of(root, "picture");
@@ -358,7 +360,7 @@ bool kt_model_read(kt_model_draft *draft, const char *path, kt_place from) {
     KT_PUSH(draft->arena, &draft->seen, path);
     const kt_node *root = kt_yaml_open(draft->arena, path, path, draft->diag);
     if (!root || !kt_schema_kind(root, "model", draft->diag)) return false;
-    if (!kt_schema_check(root, "a model", FILE_KEYS, 11, false, draft->diag)) return false;
+    if (!kt_schema_check(root, "a model", file_keys, 11, false, draft->diag)) return false;
     bool ok = read_includes(draft, root, path), mine_ok = true;
     const kt_node *sources = value_of(root, "sources"), *weights = value_of(root, "weights");
     kt_model_part part = {.path = path, .root = root, .n_sources = (int)sources->n};

@@ -284,8 +284,8 @@ static bool bind_plain(
     const kt_stored **parts = KT_NEW_ARRAY(b->arena, const kt_stored *, 1);
     parts[0] = stored;
     w->parts = parts;
-    if (w->linear) {
-        const kt_format *format = w->format;
+    const kt_format *format = w->format; // NULL: a vector
+    if (format) {
         if (format->n_parts != 1 || !part_dtype(b, format, &format->parts[0], stored, w))
             return format->n_parts == 1
                        ? false

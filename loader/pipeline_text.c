@@ -3,7 +3,7 @@
 
 #include <inttypes.h>
 
-static const kt_key ITEM_KEYS[] = {
+static const kt_key item_keys[] = {
     {"name", true, KT_KEY_SCALAR},
     {"ask", true, KT_KEY_SCALAR | KT_KEY_MAP},
     {"title", false, KT_KEY_SCALAR | KT_KEY_MAP},
@@ -95,7 +95,7 @@ static bool check_language(const kt_pipeline *pipeline, kt_diag *diag) {
 
 static bool read_item(const kt_pipeline *pipeline, const kt_node *node, int64_t top, kt_diag *diag,
     kt_pipe_item *out) {
-    if (!kt_schema_check(node, "an item", ITEM_KEYS, 4, false, diag)) return false;
+    if (!kt_schema_check(node, "an item", item_keys, 4, false, diag)) return false;
     const kt_node *name = kt_node_find(node, "name")->value,
                   *ask = kt_node_find(node, "ask")->value;
     const kt_pair *title = kt_node_find(node, "title"), *max_new = kt_node_find(node, "max_new");

@@ -11,6 +11,7 @@ static const char *run(const kt_cpu_call *call) {
     for (int64_t i = 0; i < n; i++) {
         int64_t picture = -1 - (int64_t)ids[i];
         if (ids[i] >= v || (ids[i] < 0 && (!image || picture >= m))) {
+            // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): only the image may be absent
             memset(x + i * d, 0, sizeof(float) * (size_t)d);
             continue;
         }
