@@ -3,7 +3,8 @@
 //
 // Both offer the same table, so that loading, host steps and the order of stages are written once.
 // A back end is used by one thread, except `put_ahead` and `end_ahead`, which a second thread may
-// call for the next picture's slot at the same time.
+// call for the next picture's slot at the same time. All functions may return EINTERRUPTED when the
+// stop flag is set. After an error, `wait` before host memory that was put is released.
 #ifndef KT_EXEC_BACKEND_H
 #define KT_EXEC_BACKEND_H
 
@@ -33,7 +34,7 @@ typedef struct kt_loop {
 typedef struct kt_backend_table {
     const char *name;
     void (*close)(kt_backend *backend); // NULL is fine
-    // Copies host memory to a tensor (STATE, UPLOAD, STAGING). Before the next run that reads it.
+    // Copies host memory to the start of a tensor's place. Before the next run that reads it.
     kt_status (*put)(
         kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err);
     kt_status (*get)(
@@ -69,7 +70,9 @@ struct kt_backend {
     const kt_plan *plan;
 };
 
-// One line of the profile: all calls of one op and variant in one stage.
+// One line of the profile: all calls of one op and variant in one stage. Bytes and operations are
+// what the manifest's `cost` says, else the sizes of all tensors touched: upper bounds where the
+// work depends on values (pages of a row that are not in use yet).
 typedef struct kt_profile_row {
     int stage;
     const kt_call *call; // the first one
@@ -84,8 +87,9 @@ typedef struct kt_profile {
     double read_ceiling; // bytes a second, measured on this device; 0: not measured
 } kt_profile;
 
-void kt_profile_add(kt_profile *profile, int stage, const kt_plan *plan, const kt_call *call,
+void kt_profile_add(kt_profile *profile, const kt_plan *plan, const kt_call *call,
     const int64_t *values, double ms);
+// For each stage a table of its ops, the slowest first, and their total.
 void kt_profile_print(const kt_profile *profile, const kt_plan *plan, kt_buf *out);
 
 typedef struct kt_cpu_options {
@@ -96,6 +100,8 @@ typedef struct kt_cpu_options {
     volatile int *stop;
 } kt_cpu_options;
 
+// Finds all C implementations (compiling those that are not in the program) and allocates all
+// memory. Errors: EOP, ECOMPILE, EINTERRUPTED (see cpu_op.h).
 kt_status kt_cpu_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cpu_options *options,
     kt_backend **out, kt_err *err) KT_MUST_CHECK;
 

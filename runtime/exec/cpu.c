@@ -48,12 +48,16 @@ static const char **names(kt_arena *arena, size_t n) {
     return KT_NEW_ARRAY(arena, const char *, n + 1);
 }
 
-static kt_status find_op(cpu *c, const kt_op *op, const cpu_op **out, kt_err *err) {
+static const cpu_op *get_op(const cpu *c, const kt_op *op) {
     for (size_t i = 0; i < c->ops.n; i++)
-        if (c->ops.at[i].op == op) {
-            *out = &c->ops.at[i];
-            return KT_OK;
-        }
+        if (c->ops.at[i].op == op) return &c->ops.at[i];
+    KT_ASSERT(!"all ops of the plan were opened");
+    return NULL;
+}
+
+static kt_status open_op(cpu *c, const kt_op *op, kt_err *err) {
+    for (size_t i = 0; i < c->ops.n; i++)
+        if (c->ops.at[i].op == op) return KT_OK;
     cpu_op found = {.op = op};
     KT_TRY(kt_cpu_op_find(op, c->options.include, &found.run, err));
     found.ports = names(c->arena, (size_t)op->n_ports);
@@ -63,7 +67,23 @@ static kt_status find_op(cpu *c, const kt_op *op, const cpu_op **out, kt_err *er
     for (int i = 0; i < op->n_dims; i++) found.dims[i] = kt_str_z(c->arena, op->dims[i].name);
     for (int i = 0; i < op->n_params; i++) found.params[i] = kt_str_z(c->arena, op->params[i].name);
     KT_PUSH(c->arena, &c->ops, found);
-    *out = &c->ops.at[c->ops.n - 1];
+    return KT_OK;
+}
+
+static kt_status open_ops(cpu *c, kt_err *err) {
+    const kt_plan *plan = c->base.plan;
+    for (int s = 0; s < plan->n_stages; s++)
+        for (int l = 0; l < plan->stages[s].n_lists; l++) {
+            const kt_step_list *list = &plan->stages[s].lists[l];
+            for (int i = 0; i < list->n_steps; i++)
+                if (list->steps[i].call) KT_TRY(open_op(c, list->steps[i].call->op, err));
+        }
+    for (int i = 0; i < plan->n_layouts; i++)
+        for (int w = 0; w < plan->layouts[i].n_weights; w++) {
+            const kt_prepare *prepare = &plan->layouts[i].prepares[w];
+            for (int n = 0; n < prepare->n_calls; n++)
+                KT_TRY(open_op(c, prepare->calls[n].op, err));
+        }
     return KT_OK;
 }
 
@@ -123,8 +143,7 @@ static void fill_numbers(kt_arena *arena, const cpu_op *op, const kt_call *call,
 
 static kt_status run_call(cpu *c, const kt_call *call, const int64_t *values, int slot,
     const kt_layout *layout, kt_err *err) {
-    const cpu_op *op;
-    KT_TRY(find_op(c, call->op, &op, err));
+    const cpu_op *op = get_op(c, call->op);
     kt_arena_mark mark = kt_arena_get_mark(&c->run);
     kt_cpu_tensor *tensors = KT_NEW_ARRAY(&c->run, kt_cpu_tensor, op->op->n_ports + 1);
     kt_cpu_number *dims = KT_NEW_ARRAY(&c->run, kt_cpu_number, op->op->n_dims + 1);
@@ -149,8 +168,8 @@ static kt_status cpu_run(kt_backend *backend, const kt_plan_step *steps, int n,
         double start = kt_os_now_ms();
         KT_TRY(run_call(c, steps[i].call, values, slot, NULL, err));
         if (c->options.profile && c->options.profile->on)
-            kt_profile_add(c->options.profile, -1, backend->plan, steps[i].call, values,
-                kt_os_now_ms() - start);
+            kt_profile_add(
+                c->options.profile, backend->plan, steps[i].call, values, kt_os_now_ms() - start);
     }
     return KT_OK;
 }
@@ -261,11 +280,12 @@ static const kt_backend_table table = {
 
 kt_status kt_cpu_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cpu_options *options,
     kt_backend **out, kt_err *err) {
-    (void)err;
+    KT_ASSERT(plan->n_stages <= KT_MAX_STAGES);
     cpu *c = KT_NEW(arena, cpu);
     c->base = (kt_backend){&table, plan};
     c->arena = arena;
     c->options = *options;
+    KT_TRY(open_ops(c, err));
     kt_cpu_host_init(&c->host, options->pool, !options->no_blas);
     c->weights = block(plan->bytes.weights);
     c->host_weights = block(plan->bytes.host_weights);

@@ -14,16 +14,16 @@ static void parallel_for(const kt_cpu_host *host, int64_t n, int64_t grain,
 
 enum { TILE_M = 4, TILE_N = 4, LANES = 8, BLOCK_M = 32 };
 
-// sum[i][j] = x row i . w row j over k, TILE_N rows of x and TILE_M rows of w at once.
+// sum[i][j] = x row i . w row j over `stride` numbers (a multiple of LANES), TILE_N rows of x and
+// TILE_M rows of w at once.
 static inline __attribute__((always_inline)) void tile_body(
-    const float *x, const float *w, float *sum, int64_t k, int64_t stride) {
+    const float *x, const float *w, float *sum, int64_t stride) {
     float acc[TILE_N][TILE_M][LANES] = {0};
     for (int64_t c = 0; c < stride; c += LANES)
         for (int i = 0; i < TILE_N; i++)
             for (int j = 0; j < TILE_M; j++)
                 for (int l = 0; l < LANES; l++)
                     acc[i][j][l] += x[i * stride + c + l] * w[j * stride + c + l];
-    (void)k;
     for (int i = 0; i < TILE_N; i++)
         for (int j = 0; j < TILE_M; j++) {
             const float *a = acc[i][j];
@@ -31,16 +31,16 @@ static inline __attribute__((always_inline)) void tile_body(
         }
 }
 
-typedef void tile_function(const float *x, const float *w, float *sum, int64_t k, int64_t stride);
+typedef void tile_function(const float *x, const float *w, float *sum, int64_t stride);
 
-static void tile_plain(const float *x, const float *w, float *sum, int64_t k, int64_t stride) {
-    tile_body(x, w, sum, k, stride);
+static void tile_plain(const float *x, const float *w, float *sum, int64_t stride) {
+    tile_body(x, w, sum, stride);
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 __attribute__((target("avx2,fma"))) static void tile_avx2(
-    const float *x, const float *w, float *sum, int64_t k, int64_t stride) {
-    tile_body(x, w, sum, k, stride);
+    const float *x, const float *w, float *sum, int64_t stride) {
+    tile_body(x, w, sum, stride);
 }
 
 static tile_function *choose_tile(void) {
@@ -70,7 +70,7 @@ static void product_block(const product *p, float *w, int64_t m0) {
     float sum[TILE_N * TILE_M];
     for (int64_t i = 0; i < of->n; i += TILE_N)
         for (int64_t j = 0; j < rows; j += TILE_M) {
-            p->tile(p->x + i * p->stride, w + j * p->stride, sum, of->k, p->stride);
+            p->tile(p->x + i * p->stride, w + j * p->stride, sum, p->stride);
             for (int64_t a = 0; a < TILE_N && i + a < of->n; a++)
                 for (int64_t b = 0; b < TILE_M && j + b < rows; b++)
                     of->y[(i + a) * of->ldy + m0 + j + b] = sum[a * TILE_M + b];

@@ -8,7 +8,7 @@
 
 // `include`: the folder that holds ops/kt_cpu.h. The result lives as long as the program. Errors:
 // EOP (no C file, no compiler: with the remedy; the compiler's own messages; wrong version or
-// name).
+// name), ECOMPILE, EINTERRUPTED.
 kt_status kt_cpu_op_find(
     const kt_op *op, const char *include, const kt_cpu_op **out, kt_err *err) KT_MUST_CHECK;
 

@@ -30,7 +30,12 @@ typedef struct mirror {
 } mirror;
 
 enum { RING_LEAST = 1 << 20, RING_MOST = 32 << 20, AHEAD_RING = 1 << 20 };
-enum { PARAM_BYTES = 4096, SPINS = 4096, STALL_MS = 1000 };
+enum {
+    PARAM_BYTES = 4096,
+    SPINS = 4096,
+    STALL_MS = 1000,      // a step that takes longer may have failed: ask the driver
+    STALL_TIMEOUT_MS = 2, // where the system resets the GPU it may also hold work back: push it
+};
 
 typedef struct cuda {
     kt_backend base;
@@ -191,7 +196,7 @@ static kt_status profile_call(
     KT_TRY(emit_call(c, &to, call, values, slot, NULL, err));
     KT_TRY(kt_gpu_timer_mark(c->timer, c->gpu->compute, NULL, err));
     KT_TRY(kt_gpu_timer_ms(c->timer, 0, 1, &ms, err));
-    kt_profile_add(c->options.profile, -1, c->base.plan, call, values, ms);
+    kt_profile_add(c->options.profile, c->base.plan, call, values, ms);
     return KT_OK;
 }
 
@@ -204,6 +209,8 @@ static kt_status cuda_run(kt_backend *backend, const kt_plan_step *steps, int n,
     cuda *c = (cuda *)backend;
     sink to = {c->gpu->compute, NULL};
     for (int i = 0; i < n; i++) {
+        if (c->options.stop && *c->options.stop)
+            return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
         if (profiling(c))
             KT_TRY(profile_call(c, steps[i].call, values, slot, err));
         else
@@ -274,12 +281,13 @@ static bool arrived(const volatile int32_t *read, const volatile int32_t *until,
 static kt_status await_step(
     cuda *c, const mirror *m, int64_t rows, int64_t most, int64_t step, kt_err *err) {
     double start = kt_os_now_ms();
+    double patience = c->gpu->info.kernel_timeout ? STALL_TIMEOUT_MS : STALL_MS;
     for (int64_t spin = 0; !arrived(m->read.at, m->until.at, rows, most, step); spin++) {
         if (spin < SPINS) continue;
         if (c->options.stop && *c->options.stop)
             return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
         kt_os_sleep_us(20);
-        if (kt_os_now_ms() - start < STALL_MS) continue;
+        if (kt_os_now_ms() - start < patience) continue;
         KT_TRY(kt_gpu_flush(c->gpu, c->gpu->compute, err)); // a kernel that failed shows here
         start = kt_os_now_ms();
     }
@@ -292,11 +300,11 @@ static bool all_zero(const int32_t *at, int64_t n) {
     return true;
 }
 
-static kt_status run_loop(cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err) {
+static kt_status run_steps(cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     const mirror *m = &c->mirrors[loop->stage - plan->stages];
     int64_t rows = kt_tensor_bytes(&plan->tensors[loop->stage->loop_until], loop->values) / 4;
-    int64_t most = plan->tensors[loop->stage->loop_read].axis[1].max;
+    int64_t most = kt_axis_value(plan->tensors[loop->stage->loop_read].axis[1], loop->values);
     int64_t submitted = 0;
     for (loop->steps = 0; loop->steps < loop->most && !all_zero(m->until.at, rows); loop->steps++) {
         for (; submitted < loop->most && submitted < loop->steps + 2; submitted++)
@@ -304,15 +312,32 @@ static kt_status run_loop(cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot,
         KT_TRY(await_step(c, m, rows, most, loop->steps, err));
         if (!loop->step(loop->ctx, m->read.at, m->until.at)) break;
     }
-    return kt_gpu_wait(c->gpu, c->gpu->compute, err); // steps that were submitted past the end
+    return KT_OK;
+}
+
+// Does a call of the list read what a host step of another stage uploads to the picture's slot?
+static bool uses_slot(const cuda *c, const kt_step_list *list) {
+    const kt_plan *plan = c->base.plan;
+    for (int i = 0; i < list->n_steps; i++) {
+        const kt_call *call = list->steps[i].call;
+        for (int p = 0; call && p < call->op->n_ports; p++) {
+            const kt_tensor *t = call->ports[p] >= 0 ? &plan->tensors[call->ports[p]] : NULL;
+            if (t && t->home == KT_HOME_UPLOAD && slot_offset(c, t, 1) != 0) return true;
+        }
+    }
+    return false;
 }
 
 static kt_status cuda_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err *err) {
     cuda *c = (cuda *)backend;
     kt_gpu_graph *graph = NULL;
+    int which = uses_slot(c, loop->list) ? slot : 0;
     if (loop->stage->graph && c->options.graph && !profiling(c))
-        KT_TRY(record(c, loop->stage, loop->list, loop->values, slot, &graph, err));
-    return run_loop(c, loop, graph, slot, err);
+        KT_TRY(record(c, loop->stage, loop->list, loop->values, which, &graph, err));
+    kt_status status = run_steps(c, loop, graph, slot, err);
+    kt_err late; // steps may be under way: past the end, or because the loop was left
+    kt_status waited = kt_gpu_wait(c->gpu, c->gpu->compute, status == KT_OK ? err : &late);
+    return status == KT_OK ? waited : status;
 }
 
 kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err) {
@@ -323,10 +348,14 @@ kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err) {
     for (int s = 0; s < plan->n_stages; s++) {
         const kt_stage *stage = &plan->stages[s];
         for (int i = 0; stage->graph && i < stage->n_lists; i++) {
-            kt_gpu_graph *graph;
+            const kt_step_list *list = &stage->lists[i];
             for (int d = 0; d < plan->n_dims; d++) values[d] = plan->dims[d].max;
-            if (stage->bucket_dim >= 0) values[stage->bucket_dim] = stage->lists[i].bucket;
-            KT_TRY(record(c, stage, &stage->lists[i], values, 0, &graph, err));
+            if (stage->bucket_dim >= 0) values[stage->bucket_dim] = list->bucket;
+            int slots = uses_slot(c, list) ? c->options.slots : 1;
+            for (int slot = 0; slot < slots; slot++) {
+                kt_gpu_graph *graph;
+                KT_TRY(record(c, stage, list, values, slot, &graph, err));
+            }
         }
     }
     return KT_OK;
@@ -375,8 +404,6 @@ static kt_status cuda_put_ahead(
     cuda *c = (cuda *)backend;
     if (bytes == 0) return KT_OK;
     KT_TRY(kt_gpu_attach(c->gpu, err));
-    if (!c->ahead_ring)
-        KT_TRY(kt_gpu_uploader_open(c->gpu, c->gpu->copy, AHEAD_RING, &c->ahead_ring, err));
     return kt_gpu_uploader_put(
         c->ahead_ring, address(c, tensor, slot, NULL), from, (size_t)bytes, err);
 }
@@ -611,6 +638,14 @@ static kt_status open_memory(cuda *c, kt_err *err) {
     return KT_OK;
 }
 
+// Pinned memory takes milliseconds to get: now, not with the first picture.
+static kt_status open_ring(cuda *c, kt_err *err) {
+    bool any = false;
+    for (int i = 0; i < c->base.plan->n_stages; i++) any = any || c->base.plan->stages[i].ahead;
+    if (!any) return KT_OK;
+    return kt_gpu_uploader_open(c->gpu, c->gpu->copy, AHEAD_RING, &c->ahead_ring, err);
+}
+
 static kt_status open_timers(cuda *c, kt_err *err) {
     for (int i = 0; i < KT_SLOTS; i++) KT_TRY(kt_gpu_event_open(c->gpu, false, &c->ahead[i], err));
     memset(c->stage_mark, -1, sizeof c->stage_mark);
@@ -647,6 +682,7 @@ kt_status kt_cuda_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cu
     c->gpu = options->gpu;
     kt_status status = open_builds(c, err);
     if (status == KT_OK) status = open_memory(c, err);
+    if (status == KT_OK) status = open_ring(c, err);
     if (status == KT_OK) status = open_timers(c, err);
     if (status != KT_OK) {
         cuda_close(&c->base);

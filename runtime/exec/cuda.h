@@ -11,7 +11,7 @@ typedef struct kt_cuda_options {
     kt_compiler *compiler; // lent
     bool graph;            // stages that ask for it are recorded and replayed
     kt_profile *profile;   // on: each call is timed, and nothing is replayed
-    int slots;             // 1, or KT_SLOTS when several pictures follow each other
+    int slots;             // 1, or KT_SLOTS: the next picture is uploaded while one is computed
     volatile int *stop;
 } kt_cuda_options;
 

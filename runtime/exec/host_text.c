@@ -130,45 +130,26 @@ kt_status kt_host_plan_rows(kt_host *host, kt_err *err) {
 
 // ---- answers
 
-void kt_answer_text(const kt_tokenizer *tokenizer, const int32_t *ids, int64_t n, kt_buf *out) {
-    kt_detokenizer detokenizer;
-    kt_detokenizer_init(&detokenizer, tokenizer, false);
-    for (int64_t i = 0; i < n; i++) kt_detokenizer_push(&detokenizer, ids[i], out);
-    kt_detokenizer_flush(&detokenizer, out);
-}
-
-static bool is_stop(const kt_prompts *prompts, int32_t id) {
-    for (int i = 0; i < prompts->n_stop; i++)
-        if (prompts->stop[i] == id) return true;
-    return false;
-}
-
-static const kt_prompts *find_prompts(const kt_request *r) {
-    const kt_plan *plan = r->context->plan;
-    for (int i = 0; i < plan->n_tensors; i++)
-        if (plan->tensors[i].home == KT_HOME_HOST && plan->tensors[i].host == KT_HOST_TYPE_PROMPT &&
-            r->objects[i])
-            return r->objects[i];
-    return NULL;
-}
-
 static kt_str trimmed(kt_arena *arena, const kt_buf *text) {
     size_t from = 0, to = text->n;
-    while (from < to && strchr(" \t\r\n", text->at[from])) from++;
-    while (to > from && strchr(" \t\r\n", text->at[to - 1])) to--;
+    while (from < to && kt_answer_blank(text->at[from])) from++;
+    while (to > from && kt_answer_blank(text->at[to - 1])) to--;
     return kt_str_copy(arena, (kt_str){text->at + from, to - from});
 }
 
 static kt_answer read_row(
     kt_request *r, const kt_prompts *prompts, const int32_t *ids, int32_t made) {
     kt_answer answer = {.tokens = made, .cut = true};
-    int64_t n = made;
-    if (made > 0 && prompts && is_stop(prompts, ids[made - 1])) {
+    int32_t n = made;
+    if (made > 0 && prompts && kt_prompts_end(prompts, ids[made - 1])) {
         answer.cut = false;
         n--;
     }
+    kt_detokenizer detokenizer;
+    kt_detokenizer_init(&detokenizer, r->context->tokenizer, false);
     kt_buf text = {0};
-    kt_answer_text(r->context->tokenizer, ids, n, &text);
+    for (int32_t i = 0; i < n; i++) kt_detokenizer_push(&detokenizer, ids[i], &text);
+    kt_detokenizer_flush(&detokenizer, &text);
     answer.text = trimmed(&r->arena, &text);
     kt_buf_deinit(&text);
     return answer;
@@ -188,17 +169,35 @@ static void split_joint(kt_request *r, kt_answer whole, kt_answers *out) {
     }
 }
 
+// Tokens i32[rows, most] and counts i32[rows] as the sampling op left them; an op from elsewhere
+// may have left anything.
+static kt_status get_tokens(kt_host *host, int32_t **ids, int32_t **counts, kt_err *err) {
+    kt_request *r = host->request;
+    kt_backend *b = r->context->backend;
+    int tokens = kt_host_in(host, "tokens"), made = kt_host_in(host, "made");
+    int64_t rows = kt_host_size(host, made, 0), most = kt_host_size(host, tokens, 1);
+    int64_t word = sizeof(int32_t);
+    *ids = KT_NEW_ARRAY(&r->arena, int32_t, rows * most);
+    *counts = KT_NEW_ARRAY(&r->arena, int32_t, rows);
+    KT_TRY(b->table->get(b, tokens, r->slot, *ids, rows * most * word, err));
+    KT_TRY(b->table->get(b, made, r->slot, *counts, rows * word, err));
+    for (int64_t i = 0; i < rows; i++)
+        if ((*counts)[i] < 0 || (*counts)[i] > most)
+            return KT_FAIL(err, KT_EOP,
+                "the sampling op says that row %" PRId64 " made %" PRId32
+                " tokens; there is room for %" PRId64,
+                i, (*counts)[i], most);
+    return KT_OK;
+}
+
 kt_status kt_host_read_answers(kt_host *host, kt_err *err) {
     kt_request *r = host->request;
     const kt_context *c = r->context;
-    int tokens = kt_host_in(host, "tokens"), made = kt_host_in(host, "made");
-    int64_t rows = kt_host_size(host, made, 0), most = kt_host_size(host, tokens, 1);
-    int32_t *ids = KT_NEW_ARRAY(&r->arena, int32_t, rows * most + 1);
-    int32_t *counts = KT_NEW_ARRAY(&r->arena, int32_t, rows + 1);
-    const kt_backend_table *table = c->backend->table;
-    KT_TRY(table->get(c->backend, tokens, r->slot, ids, rows * most * 4, err));
-    KT_TRY(table->get(c->backend, made, r->slot, counts, rows * 4, err));
-    const kt_prompts *prompts = find_prompts(r);
+    int64_t rows = kt_host_size(host, kt_host_in(host, "made"), 0);
+    int64_t most = kt_host_size(host, kt_host_in(host, "tokens"), 1);
+    int32_t *ids, *counts;
+    KT_TRY(get_tokens(host, &ids, &counts, err));
+    const kt_prompts *prompts = kt_request_prompts(r);
     kt_answers *out = KT_NEW(&r->arena, kt_answers);
     out->n = c->n_items;
     out->at = KT_NEW_ARRAY(&r->arena, kt_answer, c->n_items + 1);

@@ -57,6 +57,26 @@ kt_status kt_host_run(kt_request *request, const kt_host_call *call, kt_err *err
     return row->run(&host, err);
 }
 
+const kt_prompts *kt_request_prompts(const kt_request *request) {
+    const kt_plan *plan = request->context->plan;
+    for (int i = 0; i < plan->n_tensors; i++) {
+        const kt_tensor *t = &plan->tensors[i];
+        if (t->home == KT_HOME_HOST && t->host == KT_HOST_TYPE_PROMPT && request->objects[i])
+            return request->objects[i];
+    }
+    return NULL;
+}
+
+bool kt_prompts_end(const kt_prompts *prompts, int32_t id) {
+    for (int i = 0; i < prompts->n_stop; i++)
+        if (prompts->stop[i] == id) return true;
+    return false;
+}
+
+bool kt_answer_blank(char c) {
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 static int find_port(const kt_host_port *ports, int n, const int *tensors, const char *name) {
     for (int i = 0; i < n; i++)
         if (kt_str_is(ports[i].name, name)) return tensors[i];
@@ -117,9 +137,9 @@ kt_status kt_host_decide(
             "this needs %" PRId64 " '%.*s', and the pipeline allows at most %" PRId64
             "; raise the dim's maximum or lower what asks for it",
             value, KT_STR_ARG(d->name), d->max);
-    for (int i = d->n_buckets - 1; i >= 0; i--)
-        if (d->buckets[i] >= value && (i == 0 || d->buckets[i - 1] < value)) value = d->buckets[i];
-    host->request->values[index] = value;
+    int bucket = 0; // the smallest one that holds the value
+    while (bucket < d->n_buckets && d->buckets[bucket] < value) bucket++;
+    host->request->values[index] = bucket < d->n_buckets ? d->buckets[bucket] : value;
     return KT_OK;
 }
 

@@ -67,7 +67,8 @@ kt_request *kt_request_open(const kt_context *context, const char *image_path, i
 void kt_request_close(kt_request *request); // NULL is fine
 
 // Runs one host step: fills values, blobs, batches and objects. Does not touch the back end, except
-// that steps with state inputs read them from it.
+// that read_answers reads its inputs from it. Errors: EFILE, EIMAGE, EPROMPT (of this picture),
+// EUSAGE (a picture is wanted and there is none), EMODEL, EOP (an op left what no sampler makes).
 kt_status kt_host_run(kt_request *request, const kt_host_call *call, kt_err *err) KT_MUST_CHECK;
 // Is there an implementation of this step?
 bool kt_host_known(kt_str name);
@@ -102,7 +103,9 @@ kt_status kt_host_write_prompt(kt_host *host, kt_err *err);
 kt_status kt_host_plan_rows(kt_host *host, kt_err *err);
 kt_status kt_host_read_answers(kt_host *host, kt_err *err);
 
-// Text of a row's tokens so far: `n` ids, stop tokens left out.
-void kt_answer_text(const kt_tokenizer *tokenizer, const int32_t *ids, int64_t n, kt_buf *out);
+// What write_prompt made; NULL before it ran, or where no stage runs it.
+const kt_prompts *kt_request_prompts(const kt_request *request);
+bool kt_prompts_end(const kt_prompts *prompts, int32_t id); // is it one of the stop tokens?
+bool kt_answer_blank(char c); // answers neither begin nor end with such a character
 
 #endif

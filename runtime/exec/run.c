@@ -2,77 +2,125 @@
 #include "runtime/base/log.h"
 #include "runtime/exec/session.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 // ---- streaming: what a loop has made so far, as text
+
+// A row whose text is given out while it is made. The pieces of a row, put together, are the text
+// of its item: blanks at both ends are left out, so blanks are held until something follows them.
+typedef struct stream_row {
+    kt_detokenizer detokenizer;
+    int64_t seen; // tokens taken
+    bool begun;
+    kt_buf blanks;
+} stream_row;
 
 typedef struct stream {
     kt_session *session;
     const kt_events *events;
     int image;
-    int n; // rows that are items; 0: nothing is streamed
-    int64_t most;
-    kt_detokenizer *detokenizers;
-    int64_t *seen; // tokens given out
-    const kt_prompts *prompts;
+    int64_t most;              // tokens between the rows of what the loop reads
+    const kt_prompts *prompts; // for their stop tokens
+    stream_row *rows;          // of the items
+    int n_rows;                // 0: nothing is given out
     kt_buf piece;
 } stream;
 
-static bool is_stop(const kt_prompts *prompts, int32_t id) {
-    for (int i = 0; i < prompts->n_stop; i++)
-        if (prompts->stop[i] == id) return true;
-    return false;
+static void give_piece(stream *s, int item) {
+    stream_row *row = &s->rows[item];
+    size_t from = 0, to = s->piece.n;
+    while (!row->begun && from < to && kt_answer_blank(s->piece.at[from])) from++;
+    while (to > from && kt_answer_blank(s->piece.at[to - 1])) to--;
+    if (to > from) {
+        if (row->blanks.n > 0)
+            s->events->text(
+                s->events->ctx, s->image, item, (kt_str){row->blanks.at, row->blanks.n});
+        s->events->text(s->events->ctx, s->image, item, (kt_str){s->piece.at + from, to - from});
+        kt_buf_clear(&row->blanks);
+        row->begun = true;
+    }
+    if (row->begun && s->piece.n > to) kt_buf_add(&row->blanks, s->piece.at + to, s->piece.n - to);
+    kt_buf_clear(&s->piece);
+}
+
+static bool interrupted(const kt_session *s) {
+    return s->options.stop && *s->options.stop;
 }
 
 static bool stream_step(void *ctx, const int32_t *read, const int32_t *until) {
     stream *s = ctx;
     (void)until;
-    for (int row = 0; row < s->n; row++) {
-        const int32_t *ids = read + row * s->most;
-        kt_buf_clear(&s->piece);
-        for (; s->seen[row] < s->most && ids[s->seen[row]] >= 0; s->seen[row]++)
-            if (!is_stop(s->prompts, ids[s->seen[row]]))
-                kt_detokenizer_push(&s->detokenizers[row], ids[s->seen[row]], &s->piece);
-        if (s->piece.n > 0)
-            s->events->text(s->events->ctx, s->image, row, (kt_str){s->piece.at, s->piece.n});
+    for (int i = 0; i < s->n_rows; i++) {
+        stream_row *row = &s->rows[i];
+        const int32_t *ids = read + i * s->most;
+        for (; row->seen < s->most && ids[row->seen] >= 0; row->seen++)
+            if (!kt_prompts_end(s->prompts, ids[row->seen]))
+                kt_detokenizer_push(&row->detokenizer, ids[row->seen], &s->piece);
+        if (s->piece.n > 0) give_piece(s, i);
     }
-    return !(s->session->options.stop && *s->session->options.stop);
-}
-
-static const kt_prompts *find_prompts(const kt_request *r) {
-    const kt_plan *plan = r->context->plan;
-    for (int i = 0; i < plan->n_tensors; i++)
-        if (plan->tensors[i].home == KT_HOME_HOST && plan->tensors[i].host == KT_HOST_TYPE_PROMPT &&
-            r->objects[i])
-            return r->objects[i];
-    return NULL;
+    return !interrupted(s->session);
 }
 
 static void open_stream(stream *s, kt_request *r, const kt_stage *stage) {
-    s->prompts = find_prompts(r);
-    s->most = s->session->plan->tensors[stage->loop_read].axis[1].max;
+    const kt_tensor *read = &s->session->plan->tensors[stage->loop_read];
+    s->prompts = kt_request_prompts(r);
+    s->most = kt_axis_value(read->axis[1], r->values);
     bool branches = s->prompts && s->prompts->n == r->context->n_items;
-    s->n = s->events->text && branches ? r->context->n_items : 0;
-    s->detokenizers = KT_NEW_ARRAY(&r->arena, kt_detokenizer, s->n + 1);
-    s->seen = KT_NEW_ARRAY(&r->arena, int64_t, s->n + 1);
-    for (int i = 0; i < s->n; i++)
-        kt_detokenizer_init(&s->detokenizers[i], r->context->tokenizer, false);
+    s->n_rows = s->events->text && branches ? r->context->n_items : 0;
+    s->rows = KT_NEW_ARRAY(&r->arena, stream_row, s->n_rows);
+    for (int i = 0; i < s->n_rows; i++)
+        kt_detokenizer_init(&s->rows[i].detokenizer, r->context->tokenizer, false);
+}
+
+// `complete`: the loop came to its end, so a character that was begun stays as it is.
+static void close_stream(stream *s, bool complete) {
+    for (int i = 0; i < s->n_rows; i++) {
+        if (complete) kt_detokenizer_flush(&s->rows[i].detokenizer, &s->piece);
+        if (s->piece.n > 0) give_piece(s, i);
+        kt_buf_deinit(&s->rows[i].blanks);
+    }
+    kt_buf_deinit(&s->piece);
+    s->n_rows = 0;
 }
 
 // ---- stages
 
-static kt_status put_outputs(kt_request *r, const kt_host_call *call, bool ahead, kt_err *err) {
-    const kt_plan *plan = r->context->plan;
+// A dim that is a plain number in the pipeline is not the host step's to decide; then what the step
+// made may not fit.
+static kt_status check_size(const kt_request *r, const kt_host_call *call, int tensor,
+    const kt_blob *blob, const int64_t *values, kt_err *err) {
+    const kt_tensor *t = &r->context->plan->tensors[tensor];
+    int64_t want = kt_tensor_bytes(t, values);
+    if (blob->bytes == want) return KT_OK;
+    return KT_FAIL(err, KT_EYAML,
+        "host step '%.*s' at %.*s makes %" PRId64 " bytes of '%.*s', which has %" PRId64
+        "; give its dims a 'max' and let the step decide them",
+        KT_STR_ARG(call->step->name), KT_STR_ARG(call->address), blob->bytes, KT_STR_ARG(t->name),
+        want);
+}
+
+static kt_status put_output(
+    kt_request *r, const kt_host_call *call, int tensor, bool ahead, kt_err *err) {
     kt_backend *b = r->context->backend;
+    const kt_batches *batches = &r->batches[tensor];
+    for (int i = 0; i < batches->n; i++) // those are put one by one, when their turn comes
+        KT_TRY(check_size(r, call, tensor, &batches->at[i], r->batch_values[i], err));
+    const kt_blob *blob = &r->blobs[tensor];
+    if (!blob->data) return KT_OK;
+    KT_TRY(check_size(r, call, tensor, blob, r->values, err));
+    return (ahead ? b->table->put_ahead : b->table->put)(
+        b, tensor, r->slot, blob->data, blob->bytes, err);
+}
+
+static kt_status put_outputs(kt_request *r, const kt_host_call *call, bool ahead, kt_err *err) {
     const int *lists[2] = {call->out, call->inout};
     const int counts[2] = {call->step->n_out, call->step->n_inout};
     for (int l = 0; l < 2; l++)
         for (int i = 0; i < counts[l]; i++) {
             int t = lists[l][i];
-            if (t < 0 || plan->tensors[t].home == KT_HOME_HOST || !r->blobs[t].data) continue;
-            if (plan->tensors[t].each) continue;
-            KT_TRY((ahead ? b->table->put_ahead : b->table->put)(
-                b, t, r->slot, r->blobs[t].data, r->blobs[t].bytes, err));
+            if (t >= 0 && r->context->plan->tensors[t].home != KT_HOME_HOST)
+                KT_TRY(put_output(r, call, t, ahead, err));
         }
     return KT_OK;
 }
@@ -129,15 +177,14 @@ static kt_status run_loop(
         .step = stream_step,
         .ctx = out};
     kt_status status = s->backend->table->loop(s->backend, &loop, r->slot, err);
-    kt_buf_deinit(&out->piece);
-    if (status == KT_OK && s->options.stop && *s->options.stop)
-        return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
+    close_stream(out, status == KT_OK && !interrupted(s));
     return status;
 }
 
 static kt_status run_stage(kt_session *s, kt_request *r, int index, stream *out, kt_err *err) {
     const kt_stage *stage = &s->plan->stages[index];
     const kt_backend_table *table = s->backend->table;
+    if (interrupted(s)) return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
     KT_TRY(table->mark(s->backend, index, true, err));
     if (stage->loop)
         KT_TRY(run_loop(s, r, stage, out, err));
@@ -179,6 +226,7 @@ static void ahead_run(void *ctx) {
 static void ahead_start(ahead *a, kt_session *s, const char *image, int slot) {
     *a = (ahead){.session = s, .request = kt_request_open(&s->context, image, slot)};
     a->thread = kt_os_thread_start(ahead_run, a, (size_t)8 << 20);
+    if (!a->thread) ahead_run(a); // the system gives no thread: now, then
 }
 
 static void ahead_join(ahead *a) {
@@ -197,10 +245,10 @@ static double stage_ms(const kt_session *s, const char *name) {
 
 static void give_result(
     kt_session *s, const ahead *a, const kt_events *events, int image, double start) {
-    const kt_request *r = a->request;
+    kt_request *r = a->request;
     const kt_answers *answers = r->objects[s->plan->result];
     if (!answers || !events->result) return;
-    kt_result_item *items = KT_NEW_ARRAY(&a->request->arena, kt_result_item, answers->n + 1);
+    kt_result_item *items = KT_NEW_ARRAY(&r->arena, kt_result_item, answers->n);
     for (int i = 0; i < answers->n; i++) {
         const kt_answer *from = &answers->at[i];
         items[i] = (kt_result_item){from->name, from->title, from->text, from->cut, from->tokens};
@@ -230,6 +278,7 @@ static kt_status run_one(kt_session *s, ahead *a, const kt_events *events, int i
     for (int i = 0; i < s->plan->n_stages; i++)
         if (!s->plan->stages[i].ahead) KT_TRY(run_stage(s, a->request, i, &out, err));
     KT_TRY(s->backend->table->wait(s->backend, err));
+    if (interrupted(s)) return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
     give_result(s, a, events, image, start);
     return KT_OK;
 }
@@ -239,28 +288,65 @@ static bool is_of_picture(kt_status status) {
     return status == KT_EIMAGE || status == KT_EPROMPT || status == KT_EFILE;
 }
 
+// One picture, from the join of its ahead stages to its result. Returns an error that ends the run.
+static kt_status finish_one(
+    kt_session *s, ahead *a, const kt_events *events, int image, kt_err *err) {
+    const char *path = a->request->image_path;
+    kt_status status = a->status;
+    if (status == KT_OK) {
+        status = run_one(s, a, events, image, err);
+    } else {
+        *err = a->err;
+    }
+    if (status != KT_OK) { // the device may still read what belongs to the request
+        kt_err ignored;
+        (void)s->backend->table->wait(s->backend, &ignored);
+        if (path && !strstr(err->text, path)) kt_err_note(err, "the picture is '%s'", path);
+    }
+    if (!is_of_picture(status)) return status;
+    if (events->failed) events->failed(events->ctx, image, path, err);
+    return KT_OK;
+}
+
+bool kt_session_takes_picture(const kt_session *s) {
+    for (int i = 0; i < s->plan->n_stages; i++)
+        for (int k = 0; k < s->plan->stages[i].lists[0].n_steps; k++) {
+            const kt_host_call *host = s->plan->stages[i].lists[0].steps[k].host;
+            if (host && kt_str_is(host->step->name, "read_image")) return true;
+        }
+    return false;
+}
+
+static kt_status check_images(const kt_session *s, int n, kt_err *err) {
+    bool takes = kt_session_takes_picture(s);
+    if (n == 0 && takes)
+        return KT_FAIL(err, KT_EUSAGE, "pipeline '%.*s' looks at a picture, and none is given",
+            KT_STR_ARG(s->pipeline->name));
+    if (n > 0 && !takes)
+        return KT_FAIL(err, KT_EUSAGE, "pipeline '%.*s' looks at no picture, and %d %s given",
+            KT_STR_ARG(s->pipeline->name), n, n == 1 ? "is" : "are");
+    return KT_OK;
+}
+
 kt_status kt_session_run(
     kt_session *s, const char *const *images, int n, const kt_events *events, kt_err *err) {
+    static const kt_events none = {0};
     int count = n > 0 ? n : 1;
     ahead jobs[KT_SLOTS] = {0};
+    if (!events) events = &none;
+    KT_TRY(check_images(s, n, err));
     kt_status status = KT_OK;
     ahead_start(&jobs[0], s, n > 0 ? images[0] : NULL, 0);
     for (int i = 0; i < count && status == KT_OK; i++) {
-        ahead *a = &jobs[i % KT_SLOTS];
+        ahead *a = &jobs[i % KT_SLOTS], *next = &jobs[(i + 1) % KT_SLOTS];
         ahead_join(a);
-        if (i + 1 < count)
-            ahead_start(&jobs[(i + 1) % KT_SLOTS], s, images[i + 1], (i + 1) % KT_SLOTS);
-        status = a->status;
-        if (status != KT_OK)
-            *err = a->err;
-        else
-            status = run_one(s, a, events, i, err);
-        if (is_of_picture(status)) {
-            if (events->failed) events->failed(events->ctx, i, a->request->image_path, err);
-            status = KT_OK;
-        }
+        bool more = i + 1 < count;
+        if (more && s->options.several) ahead_start(next, s, images[i + 1], (i + 1) % KT_SLOTS);
+        status = finish_one(s, a, events, i, err);
         kt_request_close(a->request);
         a->request = NULL;
+        if (more && !s->options.several && status == KT_OK)
+            ahead_start(next, s, images[i + 1], (i + 1) % KT_SLOTS);
     }
     for (int i = 0; i < KT_SLOTS; i++) {
         ahead_join(&jobs[i]);

@@ -2,6 +2,7 @@
 
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
+#include "runtime/exec/sweep.h"
 #include "runtime/gpu/memory.h"
 
 #include <inttypes.h>
@@ -124,6 +125,9 @@ kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag,
         .registry = s->registry, .pipeline = s->pipeline, .model = &s->model, .target = *target};
     KT_TRY(kt_plan_open(&s->plan_arena, &request, &s->plan, diag, err));
     if (diag->n_errors > 0) return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
+    if (s->plan->n_stages > KT_MAX_STAGES)
+        return KT_FAIL(err, KT_EYAML, "'%s' has %d stages, at most %d are possible",
+            s->options.pipeline, s->plan->n_stages, KT_MAX_STAGES);
     return KT_OK;
 }
 
@@ -160,7 +164,11 @@ kt_status kt_session_device_open(kt_session *s, kt_err *err) {
 
 kt_status kt_session_target(kt_session *s, kt_target *out, kt_err *err) {
     *out = (kt_target){.memory_bytes = s->options.memory_limit};
-    if (!s->gpu) return KT_OK;
+    if (!s->gpu) {
+        int64_t machine = kt_os_memory_bytes();
+        if (out->memory_bytes == 0 || out->memory_bytes > machine) out->memory_bytes = machine;
+        return KT_OK;
+    }
     const kt_gpu_info *info = &s->gpu->info;
     out->cuda = true;
     out->cc = info->arch;
@@ -218,18 +226,32 @@ static kt_status open_cpu(kt_session *s, kt_err *err) {
     return kt_cpu_backend_open(&s->plan_arena, s->plan, &options, &s->backend, err);
 }
 
+// Without it the profile still has times and bytes, so a failure is no error.
+static void measure_ceiling(kt_session *s) {
+    kt_err err;
+    kt_sweep sweep = {.registry = s->registry,
+        .gpu = s->gpu,
+        .compiler = s->compiler,
+        .pool = s->pool,
+        .include = kt_home_folder(&s->plan_arena),
+        .stop = s->options.stop};
+    if (kt_sweep_read(&sweep, &s->profile.read_ceiling, &err) != KT_OK)
+        kt_log_warn("the read ceiling is not measured: %s", err.text);
+}
+
 kt_status kt_session_start(kt_session *s, kt_err *err) {
     s->pool = kt_pool_open(0);
     s->profile.on = s->options.profile;
     s->profile.arena = &s->plan_arena;
     double start = kt_os_now_ms();
     KT_TRY(s->gpu ? open_cuda(s, err) : open_cpu(s, err));
-    s->prepare_ms = kt_os_now_ms() - start;
+    double opened = kt_os_now_ms();
     KT_TRY(kt_load_weights(s->backend, s->options.stop, &s->load, err));
-    s->load_ms += s->load.ms;
-    double record = kt_os_now_ms();
+    double loaded = kt_os_now_ms();
     if (s->gpu) KT_TRY(kt_cuda_backend_record(s->backend, err));
-    s->prepare_ms += kt_os_now_ms() - record;
+    s->load_ms += loaded - opened;
+    s->prepare_ms += opened - start + kt_os_now_ms() - loaded;
+    if (s->profile.on) measure_ceiling(s);
     s->context.plan = s->plan;
     s->context.backend = s->backend;
     s->context.tokenizer = s->tokenizer;
@@ -246,7 +268,12 @@ static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     s->load_ms = kt_os_now_ms() - start;
     KT_TRY(kt_session_device_open(s, err));
     KT_TRY(kt_session_target(s, &target, err));
+    double planning = kt_os_now_ms();
     KT_TRY(kt_session_plan(s, &target, diag, err));
+    s->prepare_ms = kt_os_now_ms() - planning;
+    if (s->options.no_picture && kt_session_takes_picture(s))
+        return KT_FAIL(err, KT_EUSAGE, "pipeline '%.*s' looks at a picture, and none is given",
+            KT_STR_ARG(s->pipeline->name));
     KT_TRY(kt_session_start(s, err));
     s->open_ms = kt_os_now_ms() - start;
     return KT_OK;
@@ -256,6 +283,7 @@ kt_status kt_session_open(
     const kt_options_run *options, kt_session **out, kt_buf *report, kt_err *err) {
     kt_session *s = calloc(1, sizeof *s);
     if (!s) kt_out_of_memory(sizeof *s);
+    *out = NULL;
     s->options = *options;
     kt_diag diag;
     kt_diag_init(&diag, &s->model_arena);
@@ -308,6 +336,9 @@ void kt_session_print_times(const kt_session *s, kt_buf *out) {
     }
     kt_buf_printf(out, "model files and weights %.0f ms (%.1f MB)\n", s->load_ms,
         (double)s->load.bytes / 1e6);
+    if (s->load.n_rounded > 0)
+        kt_buf_printf(out, "%" PRId64 " weights are below f16's normal range and lost digits\n",
+            s->load.n_rounded);
 }
 
 void kt_session_print_profile(const kt_session *s, kt_buf *out) {
