@@ -41,8 +41,12 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     kt_matmul_rows(reader(w), x, n, (int32_t)blockIdx.x, 0, (KT_K + 63) / 64, shared, out);
 }
 
+// With one group of columns there is no loop, and the compiler stops at 128 registers and spills a
+// few unless told that one block on a multiprocessor is enough; else it is left to choose.
+enum { TILES_BLOCKS = KT_K <= 64 ? 1 : 0 };
+
 // A block owns 128 rows x 128 outputs. Shared memory: 33792 bytes of tables, 3 stages of 16384.
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void __launch_bounds__(256, TILES_BLOCKS)
     kt_linear_tiles(KT_Y *y, const kt_f16 *x, const float *b, const uint8_t *w, int32_t n) {
     KT_SHARED_DYNAMIC(unsigned char, shared);
     sink out = {y, b};

@@ -381,6 +381,7 @@ KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0,
         const unsigned char *xs = stages + stage * KT_TILES_STAGE_BYTES;
         KT_UNROLL
         for (int32_t step = 0; step < 4; step += steps) {
+            kt_sync_warp(); // here and below: or loads are moved up so far that registers spill
             uint32_t a[2][steps][4];
             float s[2][steps][2];
             KT_UNROLL
@@ -388,8 +389,7 @@ KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0,
                 kt_matmul_unpack<steps>(w, tile[i], strip[i], step, a[i], s[i]);
             KT_UNROLL
             for (int32_t j = 0; j < 8; j++) {
-                // Loads must not be moved up so far that registers spill.
-                if (j % 2 == 0) kt_sync_warp();
+                kt_sync_warp();
                 const unsigned char *row = xs + (x_first + j * 8 + lane % 8) * 128;
                 uint32_t b[2 * steps];
                 KT_UNROLL
@@ -405,6 +405,7 @@ KT_DEVICE void kt_matmul_tiles(Reader w, const kt_f16 *x, int32_t n, int32_t x0,
 
     KT_UNROLL
     for (int32_t j = 0; j < 8; j++) {
+        kt_sync_warp(); // as above
         KT_UNROLL
         for (int32_t c = 0; c < 4; c++) {
             int32_t row = x0 + x_first + j * 8 + lane % 4 * 2 + c % 2;
