@@ -137,7 +137,7 @@ fuzz-all: $(FUZZ_PROGRAMS)
 
 lint: all
 	@tools/setup.sh lint
-	@FLAGS="$(FLAGS)" tools/lint.sh
+	@FLAGS="$(FLAGS)" JOBS="$(JOBS)" tools/lint.sh
 
 fmt:
 	@tools/setup.sh lint

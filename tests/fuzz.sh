@@ -4,7 +4,7 @@
 # usage: fuzz.sh PROGRAM...
 # Variables: BUILD (build-fuzz), FUZZ_SECONDS (20, for each target).
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build-fuzz}
 seconds=${FUZZ_SECONDS:-20}
 export ASAN_OPTIONS="allocator_may_return_null=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}"

@@ -4,7 +4,7 @@
 # usage: run.sh [--gpu] PROGRAM...    --gpu: all are skipped where there is no NVIDIA GPU
 # Variables: BUILD (build), TEST_SECONDS (per program, 900). Each program's output is kept in $BUILD/tests/*.log.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build}
 export BUILD
 logs=$BUILD/tests

@@ -292,7 +292,7 @@ static void f16_widens_every_value(void **state) {
 // What narrowing must give, found by halving between neighbours; no shared step with the code under
 // test.
 static uint16_t nearest_f16(double value) {
-    uint16_t sign = signbit(value) ? 0x8000 : 0;
+    uint16_t sign = copysign(1.0, value) < 0 ? 0x8000 : 0;
     double size = fabs(value);
     if (size >= 65520.0) return sign | 0x7c00;
     uint16_t low = 0, high = 0x7c00; // value of `low` <= size < value of `high`

@@ -108,8 +108,8 @@ static void real_goldens_agree(void **state) {
     double opened = kt_os_now_ms();
     size_t lines;
     size_t wrong = check_goldens(real, goldens, &lines);
-    print_message("opened in %.0f ms; %zu texts in %.0f ms\n", opened - before, lines,
-        kt_os_now_ms() - opened);
+    print_message("opened in %.0f ms; %lu texts in %.0f ms\n", opened - before,
+        (unsigned long)lines, kt_os_now_ms() - opened);
     kt_tokenizer_close(real);
     assert_int_equal(wrong, 0);
 }

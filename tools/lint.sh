@@ -2,7 +2,7 @@
 # Every check that needs no running: format, tidy, headers alone, layers, compilation for Windows, `kotaro check`.
 # usage: FLAGS="compiler flags" lint.sh [STEP...]     (make lint)
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 2
 FLAGS=${FLAGS:--std=c11 -I.}
 JOBS=${JOBS:-2}
 [ $# -gt 0 ] || set -- format tidy headers layers windows manifests
@@ -39,13 +39,13 @@ windows() {
     mkdir -p build/win-include
     for folder in /usr/include "/usr/include/$(gcc -dumpmachine)"; do
         for name in yaml.h 'jansson*.h' jpeglib.h jconfig.h jmorecfg.h jerror.h png.h pngconf.h pnglibconf.h zlib.h \
-            zconf.h webp libexif pcre2.h utf8proc.h openssl stb; do
+            zconf.h webp libexif pcre2.h utf8proc.h openssl stb cmocka.h; do
             for found in "$folder"/$name; do
                 [ ! -e "$found" ] || cp -rL "$found" build/win-include/
             done
         done
     done
-    find runtime loader ptx ops tools -name '*.c' | LC_ALL=C sort |
+    tools/files.sh host |
         xargs -P "$JOBS" -I{} x86_64-w64-mingw32-gcc $FLAGS -O1 -D_WIN32_WINNT=0x0A00 -D__USE_MINGW_ANSI_STDIO=1 \
             -isystem build/win-include -c {} -o /dev/null
 }

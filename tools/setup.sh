@@ -26,7 +26,8 @@ g++              command:g++'
 lint='
 clang-format-14  command:clang-format-14
 clang-tidy-14    command:clang-tidy-14
-gcc-mingw-w64-x86-64 command:x86_64-w64-mingw32-gcc'
+gcc-mingw-w64-x86-64 command:x86_64-w64-mingw32-gcc
+libcmocka-dev    header:cmocka.h'
 fuzz='
 clang-14         command:clang-14
 libclang-rt-14-dev runtime:clang-14'
