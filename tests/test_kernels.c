@@ -21,7 +21,7 @@ enum { N_ARCHS = sizeof archs / sizeof archs[0], SEED = 1 };
 static kt_arena arena;
 static kt_op_check *check;
 static kt_compiler *compiler;
-static kt_str spills; // the list: op variant macro reason
+static kt_str spills; // the list: op, variant, macros, reason
 static FILE *table;
 
 static bool have_nvrtc(void) {
@@ -48,7 +48,12 @@ static void defines_of(const kt_op_check_build *b, kt_buf *out) {
     }
 }
 
-static bool has_macro(const kt_op_check_build *b, kt_str text) {
+// "KT_A=1+KT_B=2": all of them.
+static bool has_macros(const kt_op_check_build *b, kt_str text) {
+    ptrdiff_t plus = kt_str_find(text, '+');
+    if (plus >= 0)
+        return has_macros(b, kt_str_slice(text, 0, (size_t)plus)) &&
+               has_macros(b, kt_str_slice(text, (size_t)plus + 1, text.n));
     for (size_t i = 0; i < b->request.options->macros.n; i++) {
         const kt_option_macro *m = &b->request.options->macros.at[i];
         if (kt_str_is(text, kt_arena_printf(&arena, "%s=%s", m->name, m->value))) return true;
@@ -56,16 +61,16 @@ static bool has_macro(const kt_op_check_build *b, kt_str text) {
     return false;
 }
 
-// Is there a line "op variant KT_NAME=value why it may", with a reason in it?
+// Is there a line "op variant KT_NAME=value+... why it may", with a reason in it?
 static bool may_spill(const kt_op_check_build *b) {
     kt_str rest = spills;
     while (rest.n > 0) {
         ptrdiff_t end = kt_str_find(rest, '\n');
         kt_str line = end < 0 ? rest : kt_str_slice(rest, 0, (size_t)end);
         rest = end < 0 ? KT_STR("") : kt_str_slice(rest, (size_t)end + 1, rest.n);
-        kt_str op = next_word(&line), variant = next_word(&line), macro = next_word(&line);
+        kt_str op = next_word(&line), variant = next_word(&line), macros = next_word(&line);
         if (kt_str_eq(op, b->op->name) && kt_str_eq(variant, b->variant->name) &&
-            has_macro(b, macro) && kt_str_trim(line).n > 0)
+            has_macros(b, macros) && kt_str_trim(line).n > 0)
             return true;
     }
     return false;

@@ -114,6 +114,7 @@ typedef struct collector {
     kt_op_check *check;
     kt_arena *arena;
     int arch;
+    bool strict; // a case that cannot be planned is an error
     kt_table seen;
     KT_VEC(kt_op_check_build) builds;
 } collector;
@@ -141,7 +142,7 @@ static kt_status collect_plan(collector *c, const kt_plan *plan, kt_err *err) {
     return KT_OK;
 }
 
-// A case that cannot be planned says so when it runs.
+// Unless strict, a case that cannot be planned says so when it runs.
 static kt_status collect_case(collector *c, const kt_check_case *from, kt_err *err) {
     kt_check_side side = side_of(c->check);
     kt_target target = {.cuda = true, .cc = c->arch, .sm_count = 24, .smem_max = 101376};
@@ -160,8 +161,11 @@ static kt_status collect_case(collector *c, const kt_check_case *from, kt_err *e
         kt_buf why = {0};
         status = kt_check_write(side.folder, &data, err);
         if (status == KT_OK) {
-            if (kt_check_plan(&side, &now, &target, &opened, &why) == KT_CHECK_RAN)
-                status = collect_plan(c, opened.plan, err);
+            kt_check_end end = kt_check_plan(&side, &now, &target, &opened, &why);
+            if (end == KT_CHECK_RAN) status = collect_plan(c, opened.plan, err);
+            if (end == KT_CHECK_BROKEN && c->strict)
+                status = KT_FAIL(err, KT_EYAML, "a test of '%.*s' cannot be planned:\n%s",
+                    KT_STR_ARG(now.op->name), why.n ? why.at : "");
             kt_check_shut(&opened);
         }
         kt_buf_deinit(&why);
@@ -195,7 +199,7 @@ static kt_status collect(collector *c, kt_err *err) {
 
 kt_status kt_op_check_builds(
     kt_op_check *check, kt_arena *arena, int arch, kt_op_check_build **out, int *n, kt_err *err) {
-    collector c = {.check = check, .arena = arena, .arch = arch};
+    collector c = {.check = check, .arena = arena, .arch = arch, .strict = !check->options.gpu};
     KT_TRY(collect(&c, err));
     *out = c.builds.at;
     *n = (int)c.builds.n;

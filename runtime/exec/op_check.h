@@ -64,7 +64,8 @@ typedef struct kt_op_check_build {
     const kt_variant *variant;
     kt_compile_request request;
 } kt_op_check_build;
-// For an architecture (80, 89 ...). In the arena given.
+// For an architecture (80, 89 ...). In the arena given. Errors: EYAML: a case that cannot be
+// planned (without a GPU).
 kt_status kt_op_check_builds(kt_op_check *check, kt_arena *arena, int arch, kt_op_check_build **out,
     int *n, kt_err *err) KT_MUST_CHECK;
 

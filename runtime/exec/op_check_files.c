@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const STORE_NAMES[KT_STORE_COUNT] = {"f16", "bf16", "f32", "bnb_nf4"};
+static const char *const STORE_NAMES[KT_STORE_COUNT] = {
+    "f16", "bf16", "f32", "bnb_nf4", "bnb_nf4_plain"};
 
 const char *kt_check_store_name(kt_check_store store) {
     return STORE_NAMES[store];
@@ -147,24 +148,36 @@ static const char *part(writer *w, const char *name, const char *suffix) {
     return kt_arena_printf(w->arena, "%s.%s", name, suffix);
 }
 
-static void add_nf4(writer *w, const char *name, const float *values, const int64_t shape[2]) {
+static void add_state(writer *w, const char *name, const int64_t shape[2], const char *nested) {
+    char *json = kt_arena_printf(w->arena,
+        "{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [%" PRId64
+        ", %" PRId64 "]%s}",
+        shape[0], shape[1], nested);
+    int64_t length = (int64_t)strlen(json);
+    add_tensor(
+        w, part(w, name, "quant_state.bitsandbytes__nf4"), "U8", &length, 1, json, (size_t)length);
+}
+
+static void add_nf4(
+    writer *w, const char *name, const float *values, const int64_t shape[2], bool nested) {
     nf4 q = {.n = shape[0] * shape[1]};
     quantize(w, values, &q);
     int64_t codes[2] = {(q.n + 1) / 2, 1}, map = 16, nested_map = NESTED;
     add_tensor(w, name, "U8", codes, 2, q.codes, (size_t)codes[0]);
-    add_tensor(w, part(w, name, "absmax"), "U8", &q.blocks, 1, q.absmax, (size_t)q.blocks);
     add_tensor(w, part(w, name, "quant_map"), "F32", &map, 1, NF4, sizeof NF4);
+    if (!nested) {
+        add_tensor(w, part(w, name, "absmax"), "F32", &q.blocks, 1, q.scales, 4 * (size_t)q.blocks);
+        add_state(w, name, shape, "");
+        return;
+    }
+    add_tensor(w, part(w, name, "absmax"), "U8", &q.blocks, 1, q.absmax, (size_t)q.blocks);
     add_tensor(w, part(w, name, "nested_absmax"), "F32", &q.nested_blocks, 1, q.nested,
         4 * (size_t)q.nested_blocks);
     add_tensor(w, part(w, name, "nested_quant_map"), "F32", &nested_map, 1, q.map, sizeof q.map);
-    char *json = kt_arena_printf(w->arena,
-        "{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [%" PRId64
-        ", %" PRId64 "], \"nested_blocksize\": 256, \"nested_dtype\": \"float32\", "
-        "\"nested_offset\": %.9g}",
-        shape[0], shape[1], (double)q.offset);
-    int64_t length = (int64_t)strlen(json);
-    add_tensor(
-        w, part(w, name, "quant_state.bitsandbytes__nf4"), "U8", &length, 1, json, (size_t)length);
+    add_state(w, name, shape,
+        kt_arena_printf(w->arena,
+            ", \"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": %.9g",
+            (double)q.offset));
 }
 
 // Weights that keep the size of what goes through them.
@@ -175,10 +188,11 @@ static void add_weight(writer *w, const kt_check_data *data, int port) {
     double scale = 1 / sqrt((double)(t->shape[1] > 0 ? t->shape[1] : 1));
     for (int64_t i = 0; i < t->n; i++) values[i] = (float)(kt_random_normal(&w->random) * scale);
     name = kt_arena_printf(w->arena, "%s.weight", name);
-    if (data->of->stores[port] == KT_STORE_NF4)
-        add_nf4(w, name, values, t->shape);
+    kt_check_store store = data->of->stores[port];
+    if (store == KT_STORE_NF4 || store == KT_STORE_NF4_PLAIN)
+        add_nf4(w, name, values, t->shape, store == KT_STORE_NF4);
     else
-        add_plain(w, name, data->of->stores[port], values, t->shape);
+        add_plain(w, name, store, values, t->shape);
 }
 
 static kt_status write_text(kt_arena *arena, const char *folder, const char *name,

@@ -20,6 +20,7 @@ typedef enum kt_check_store {
     KT_STORE_BF16,
     KT_STORE_F32,
     KT_STORE_NF4,
+    KT_STORE_NF4_PLAIN, // scales of f32, not nested
     KT_STORE_COUNT
 } kt_check_store;
 const char *kt_check_store_name(kt_check_store store);
