@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+volatile int kt_interrupted;
+
 static void print_help(const kt_flag *flags, size_t n, const char *usage) {
     printf("usage: %s\n\n", usage);
     for (size_t i = 0; i < n; i++) {
@@ -21,15 +23,15 @@ static const kt_flag *find_flag(const kt_flag *flags, size_t n, kt_str name) {
     return NULL;
 }
 
-static int unknown_flag(const char *given, const kt_flag *flags, size_t n) {
+static int unknown_flag(kt_str given, const kt_flag *flags, size_t n) {
     kt_str names[64], near[2];
     size_t count = n < 64 ? n : 64;
     for (size_t i = 0; i < count; i++) names[i] = kt_str_from(flags[i].name);
     kt_err err;
-    kt_status status = KT_FAIL(&err, KT_EUSAGE, "unknown option '%s'", given);
-    if (kt_str_near(kt_str_from(given), names, count, near) > 0)
+    kt_status status = KT_FAIL(&err, KT_EUSAGE, "unknown option '%.*s'", KT_STR_ARG(given));
+    if (kt_str_near(given, names, count, near) > 0)
         kt_err_note(&err, "did you mean '%.*s'?", KT_STR_ARG(near[0]));
-    kt_err_note(&err, "--help lists them all");
+    kt_err_note(&err, "--help lists them all; a name that begins with '-' goes behind '--'");
     return kt_report(status, NULL, &err);
 }
 
@@ -39,23 +41,17 @@ static int read_flag(kt_args *args, int argc, char **argv, int *i, const kt_flag
     ptrdiff_t equals = kt_str_find(given, '=');
     kt_str name = equals >= 0 ? kt_str_slice(given, 0, (size_t)equals) : given;
     const kt_flag *flag = find_flag(flags, n, name);
-    if (!flag) return unknown_flag(argv[*i], flags, n);
-    const char *value = NULL;
-    if (flag->value) {
-        value = equals >= 0 ? argv[*i] + equals + 1 : *i + 1 < argc ? argv[++*i] : NULL;
-        if (!value) {
-            kt_err err;
-            return kt_report(KT_FAIL(&err, KT_EUSAGE, "option '%s' needs a value: %s %s",
-                                 flag->name, flag->name, flag->value),
-                NULL, &err);
-        }
+    if (!flag) return unknown_flag(name, flags, n);
+    const char *value = equals >= 0 ? argv[*i] + equals + 1 : NULL;
+    if (!flag->value && value) return kt_usage("option '%s' takes no value", flag->name);
+    if (flag->value && !value) {
+        if (*i + 1 == argc)
+            return kt_usage(
+                "option '%s' needs a value: %s %s", flag->name, flag->name, flag->value);
+        value = argv[++*i];
     }
     const char *wrong = flag->take(args, value);
-    if (!wrong) return 0;
-    kt_err err;
-    return kt_report(KT_FAIL(&err, KT_EUSAGE, "option '%s' with '%s': %s", flag->name,
-                         value ? value : "", wrong),
-        NULL, &err);
+    return wrong ? kt_usage("option '%s' with '%s': %s", flag->name, value ? value : "", wrong) : 0;
 }
 
 int kt_args_read(
@@ -64,32 +60,32 @@ int kt_args_read(
     args->run.ops = args->ops;
     args->run.settings = args->settings;
     args->run.stop = &kt_interrupted;
+    args->positional = calloc((size_t)argc + 1, sizeof *args->positional);
+    if (!args->positional) kt_out_of_memory((size_t)argc * sizeof *args->positional);
     bool only_names = false;
     for (int i = 1; i < argc; i++) {
         bool is_flag = argv[i][0] == '-' && argv[i][1] != 0 && !only_names;
-        if (is_flag && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
+        if (!is_flag) {
+            args->positional[args->n_positional++] = argv[i];
+        } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             print_help(flags, n_flags, usage);
             return 1;
-        }
-        if (is_flag && strcmp(argv[i], "--") == 0) {
+        } else if (strcmp(argv[i], "--") == 0) {
             only_names = true;
-        } else if (is_flag) {
-            int code = read_flag(args, argc, argv, &i, flags, n_flags);
-            if (code != 0) return 2;
-        } else if (args->n_positional < 256) {
-            args->positional[args->n_positional++] = argv[i];
         } else {
-            kt_err err;
-            kt_report(KT_FAIL(&err, KT_EUSAGE, "more than 256 names on one line"), NULL, &err);
-            return 2;
+            int code = read_flag(args, argc, argv, &i, flags, n_flags);
+            if (code != 0) return code;
         }
     }
     return 0;
 }
 
+static const char *const NOT_UTF8 = "it is not UTF-8";
+
 const char *kt_take_set(kt_args *args, const char *value) {
     const char *equals = strchr(value, '=');
     if (!equals || equals == value) return "it has the form NAME=VALUE";
+    if (!kt_utf8_valid(kt_str_from(value))) return NOT_UTF8;
     if (args->run.n_settings == 64) return "at most 64 of these";
     size_t n = (size_t)(equals - value);
     char *name = malloc(n + 1); // as long as the program
@@ -101,6 +97,7 @@ const char *kt_take_set(kt_args *args, const char *value) {
 }
 
 const char *kt_take_model(kt_args *args, const char *value) {
+    if (!*value) return "a folder";
     args->run.model = value;
     return NULL;
 }
@@ -120,6 +117,7 @@ const char *kt_take_memory(kt_args *args, const char *value) {
 
 const char *kt_take_question(kt_args *args, const char *value) {
     if (!*value) return "a question is text";
+    if (!kt_utf8_valid(kt_str_from(value))) return NOT_UTF8;
     args->run.question = value;
     return NULL;
 }
@@ -141,18 +139,11 @@ int kt_report(kt_status status, const kt_buf *report, const kt_err *err) {
     return kt_status_exit(status);
 }
 
-void kt_json_text(kt_buf *out, kt_str text) {
-    kt_buf_printf(out, "\"");
-    for (size_t i = 0; i < text.n; i++) {
-        unsigned char c = (unsigned char)text.at[i];
-        if (c == '"' || c == '\\')
-            kt_buf_printf(out, "\\%c", c);
-        else if (c == '\n')
-            kt_buf_printf(out, "\\n");
-        else if (c < 0x20 || c == 0x7f)
-            kt_buf_printf(out, "\\u%04x", (unsigned)c);
-        else
-            kt_buf_add(out, text.at + i, 1);
-    }
-    kt_buf_printf(out, "\"");
+int kt_usage(const char *fmt, ...) {
+    kt_err err;
+    va_list args;
+    va_start(args, fmt);
+    kt_status status = kt_err_setv(&err, KT_EUSAGE, fmt, args);
+    va_end(args);
+    return kt_report(status, NULL, &err);
 }

@@ -20,16 +20,13 @@ int kt_cmd_cache(int argc, char **argv) {
     static kt_args args;
     int code = kt_args_read(&args, argc, argv, NULL, 0, "kotaro cache info | clear | verify");
     if (code != 0) return code == 1 ? 0 : 2;
-    kt_err err;
     const char *what = args.n_positional == 1 ? args.positional[0] : "";
     bool known =
         strcmp(what, "info") == 0 || strcmp(what, "clear") == 0 || strcmp(what, "verify") == 0;
-    if (!known)
-        return kt_report(
-            KT_FAIL(&err, KT_EUSAGE, "expected one of: kotaro cache info, clear, verify"), NULL,
-            &err);
+    if (!known) return kt_usage("expected one of: kotaro cache info, clear, verify");
     kt_cache *cache = kt_cache_open(NULL);
     if (!kt_cache_folder(cache)) {
+        kt_err err;
         kt_status status = KT_FAIL(&err, KT_EFILE, "the cache is off: %s", kt_cache_why_off(cache));
         kt_cache_close(cache);
         return kt_report(status, NULL, &err);

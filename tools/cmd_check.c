@@ -5,6 +5,7 @@
 #include "tools/command.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const kt_flag flags[] = {
@@ -25,60 +26,58 @@ static kt_str kind_of(const kt_node *root) {
     return slash >= 0 ? kt_str_slice(kind, 0, (size_t)slash) : kind;
 }
 
-// Binds and plans for the CPU and for a card of the first user's kind.
-static void check_pipeline(const kt_options_run *options, kt_diag *diag, kt_err *err) {
+// Binds and plans for the CPU and for a card of the first user's kind; a pipeline without a model
+// is read alone.
+static kt_status check_pipeline(kt_session *session, kt_diag *diag, kt_err *err) {
     static const kt_target targets[] = {
         {.cuda = false}, {.cuda = true, .cc = 89, .sm_count = 24, .smem_max = 101376}};
-    kt_session session = {.options = *options};
-    kt_status status = kt_session_read(&session, diag, err);
-    const char *model = status == KT_OK && !options->model
-                            ? kt_pipeline_model(session.pipeline, &session.model_arena)
-                            : options->model;
-    if (status == KT_OK && model) status = kt_session_bind(&session, diag, err);
-    for (int i = 0; i < 2 && status == KT_OK && model; i++)
-        status = kt_session_plan(&session, &targets[i], diag, err);
-    if (session.model_open) kt_model_close(&session.model);
-    kt_tokenizer_close(session.tokenizer);
-    if (status == KT_OK) err->code = KT_OK;
+    KT_TRY(kt_session_read(session, diag, err));
+    if (!session->options.model && !kt_pipeline_model(session->pipeline, &session->model_arena))
+        return KT_OK;
+    KT_TRY(kt_session_bind(session, diag, err));
+    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++)
+        KT_TRY(kt_session_plan(session, &targets[i], diag, err));
+    return KT_OK;
 }
 
-// `session` arenas must outlive diag; they are leaked to the end of the command on purpose.
-static int check_file(const kt_args *args, const char *path) {
-    kt_arena arena = {0};
+static int check_file(const kt_args *args, const char *given) {
+    kt_session *session = calloc(1, sizeof *session);
+    if (!session) kt_out_of_memory(sizeof *session);
+    kt_arena *arena = &session->model_arena;
     kt_diag diag;
-    kt_err err = {0};
-    kt_diag_init(&diag, &arena);
-    const kt_node *root = kt_yaml_open(&arena, path, path, &diag);
+    kt_err err;
+    kt_status status = KT_OK;
+    kt_diag_init(&diag, arena);
+    const char *path = kt_home_find(arena, given);
+    if (kt_os_stat(path).kind == KT_PATH_FOLDER) path = kt_path_join(arena, path, "op.yaml");
+    const kt_node *root = kt_yaml_open(arena, path, path, &diag);
     kt_str kind = root ? kind_of(root) : KT_STR("");
-    const char *home = kt_home_folder(&arena);
-    kt_options_run options = args->run;
-    options.pipeline = path;
+    session->options = args->run;
+    session->options.pipeline = path;
     if (kt_str_is(kind, "op"))
-        kt_op_open(&arena, kt_path_folder(&arena, path), true, &diag);
+        kt_op_open(arena, kt_path_folder(arena, path), true, &diag);
     else if (kt_str_is(kind, "model"))
-        (void)kt_model_check(&arena, path, &diag);
+        (void)kt_model_check(arena, path, &diag);
     else if (kt_str_is(kind, "format"))
-        kt_format_open(&arena, path, path, &diag);
-    else if (root && home)
-        check_pipeline(&options, &diag, &err);
+        kt_format_open(arena, path, path, &diag);
+    else if (root)
+        status = check_pipeline(session, &diag, &err);
     kt_buf report = {0};
     kt_diag_print(&diag, &report);
-    if (report.n > 0) fputs(report.at, stderr);
+    if (diag.n_errors > 0) status = KT_OK; // they say it all
+    int code = kt_report(status, &report, &err);
     kt_buf_deinit(&report);
-    if (diag.n_errors > 0) return 2;
-    if (err.code != KT_OK) return kt_report(err.code, NULL, &err);
-    printf("%s: ok\n", path);
-    return 0;
+    if (diag.n_errors > 0) code = 2;
+    if (code == 0) printf("%s: ok\n", given);
+    kt_session_close(session);
+    return code;
 }
 
 int kt_cmd_check(int argc, char **argv) {
     static kt_args args;
     int code = kt_args_read(&args, argc, argv, flags, N_FLAGS, "kotaro check FILE... [options]");
     if (code != 0) return code == 1 ? 0 : 2;
-    kt_err err;
-    if (args.n_positional == 0)
-        return kt_report(
-            KT_FAIL(&err, KT_EUSAGE, "no file given: kotaro check FILE..."), NULL, &err);
+    if (args.n_positional == 0) return kt_usage("no file given: kotaro check FILE...");
     for (int i = 0; i < args.n_positional; i++) {
         int one = check_file(&args, args.positional[i]);
         if (one > code) code = one;
@@ -86,15 +85,12 @@ int kt_cmd_check(int argc, char **argv) {
     return code;
 }
 
-static const char *rule;
-
 static const char *take_rule(kt_args *args, const char *value) {
-    (void)args;
-    rule = value;
+    args->rule = value;
     return NULL;
 }
 
-static int explain_rule(void) {
+static int explain_rule(const char *rule) {
     for (int i = 0; i < KT_RULE_COUNT; i++)
         if (strcmp(kt_rule_name((kt_rule)i), rule) == 0) {
             printf("[%s] %s\n", rule, kt_rule_text((kt_rule)i));
@@ -117,24 +113,25 @@ int kt_cmd_explain(int argc, char **argv) {
     int code =
         kt_args_read(&args, argc, argv, explain_flags, 4, "kotaro explain PIPELINE [options]");
     if (code != 0) return code == 1 ? 0 : 2;
-    if (rule) return explain_rule();
-    kt_err err;
-    if (args.n_positional != 1)
-        return kt_report(KT_FAIL(&err, KT_EUSAGE, "kotaro explain takes one pipeline"), NULL, &err);
+    if (args.rule) return explain_rule(args.rule);
+    if (args.n_positional != 1) return kt_usage("kotaro explain takes one pipeline");
     args.run.pipeline = args.positional[0];
-    kt_session session = {.options = args.run};
+    kt_session *session = calloc(1, sizeof *session);
+    if (!session) kt_out_of_memory(sizeof *session);
+    session->options = args.run;
     kt_diag diag;
-    kt_diag_init(&diag, &session.model_arena);
-    kt_status status = kt_session_read(&session, &diag, &err);
+    kt_err err;
+    kt_diag_init(&diag, &session->model_arena);
+    kt_status status = kt_session_read(session, &diag, &err);
     kt_buf out = {0};
     kt_diag_print(&diag, &out);
-    if (out.n > 0) fputs(out.at, stderr);
+    code = kt_report(status, &out, &err);
     kt_buf_clear(&out);
     if (status == KT_OK) {
-        kt_pipeline_explain(session.pipeline, &out);
+        kt_pipeline_explain(session->pipeline, &out);
         fputs(out.at, stdout);
     }
     kt_buf_deinit(&out);
-    kt_arena_deinit(&session.model_arena);
-    return status == KT_OK ? 0 : kt_report(status, NULL, &err);
+    kt_session_close(session);
+    return code;
 }

@@ -73,10 +73,9 @@ static int with_registry(const kt_args *args, const char *what, const char *name
     kt_diag diag;
     kt_err err = {0};
     kt_diag_init(&diag, &arena);
-    const char *home = kt_home_folder(&arena);
-    if (!home)
-        return kt_report(
-            KT_FAIL(&err, KT_EFILE, "no ops/ folder found; set KOTARO_HOME"), NULL, &err);
+    const char *home;
+    kt_status status = kt_home_get(&arena, &home, &err);
+    if (status != KT_OK) return kt_report(status, NULL, &err);
     kt_registry *registry = kt_registry_open(
         &arena, kt_path_join(&arena, home, "ops"), args->run.ops, args->run.n_ops, &diag);
     if (registry && strcmp(what, "show") == 0) {
@@ -130,8 +129,8 @@ static kt_status open_device(checker *c, const kt_args *args, const char *home, 
 }
 
 static kt_status open_check(checker *c, const kt_args *args, kt_err *err) {
-    const char *home = kt_home_folder(&c->arena);
-    if (!home) return KT_FAIL(err, KT_EFILE, "no ops/ folder found; set KOTARO_HOME");
+    const char *home;
+    KT_TRY(kt_home_get(&c->arena, &home, err));
     c->options.registry = kt_registry_open(
         &c->arena, kt_path_join(&c->arena, home, "ops"), args->run.ops, args->run.n_ops, &c->diag);
     if (!c->options.registry) return KT_FAIL(err, KT_EYAML, "the ops have mistakes");

@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static bool plan_cpu;
-
 static const char *take_arch(kt_args *args, const char *value) {
     int64_t n;
     if (!kt_str_to_i64(kt_str_from(value), &n) || n < 75 || n > 999)
@@ -30,15 +28,15 @@ static const char *take_all(kt_args *args, const char *value) {
 }
 
 static const char *take_cpu(kt_args *args, const char *value) {
-    (void)args, (void)value;
-    plan_cpu = true;
+    (void)value;
+    args->cpu = true;
     return NULL;
 }
 
 static const kt_flag flags[] = {
     {"--arch", "N", "compute capability (89)", take_arch},
     {"--sms", "N", "multiprocessors (24)", take_sms},
-    {"--memory", "SIZE", "device memory that may be used (8G)", kt_take_memory},
+    {"--memory", "SIZE", "device memory that may be used, such as 8G", kt_take_memory},
     {"--cpu", NULL, "plan for the CPU back end", take_cpu},
     {"--all", NULL, "print every launch, not one of each run of equal layers", take_all},
     {"--set", "NAME=VALUE", "set a parameter of the pipeline", kt_take_set},
@@ -48,7 +46,7 @@ static const kt_flag flags[] = {
 };
 
 static kt_status make_plan(kt_session *session, const kt_args *args, kt_diag *diag, kt_err *err) {
-    kt_target target = {.cuda = !plan_cpu,
+    kt_target target = {.cuda = !args->cpu,
         .cc = args->arch ? args->arch : 89,
         .sm_count = args->sms ? args->sms : 24,
         .smem_max = 101376,
@@ -63,14 +61,13 @@ int kt_cmd_plan(int argc, char **argv) {
     int code = kt_args_read(
         &args, argc, argv, flags, sizeof flags / sizeof flags[0], "kotaro plan PIPELINE [options]");
     if (code != 0) return code == 1 ? 0 : 2;
-    kt_err err;
-    if (args.n_positional != 1)
-        return kt_report(KT_FAIL(&err, KT_EUSAGE, "kotaro plan takes one pipeline"), NULL, &err);
+    if (args.n_positional != 1) return kt_usage("kotaro plan takes one pipeline");
     args.run.pipeline = args.positional[0];
     kt_session *session = calloc(1, sizeof *session);
     if (!session) kt_out_of_memory(sizeof *session);
     session->options = args.run;
     kt_diag diag;
+    kt_err err;
     kt_diag_init(&diag, &session->model_arena);
     kt_status status = make_plan(session, &args, &diag, &err);
     kt_buf out = {0};

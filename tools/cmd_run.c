@@ -3,34 +3,31 @@
 #include "runtime/base/os.h"
 #include "tools/command.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct output {
     const kt_session *session;
-    bool json, quiet_stream;
+    bool json;
+    bool stream; // text: the first item's answer as it is made (on a terminal)
     int n_images, n_failed;
-    // text format: items appear in order; the first unfinished one as it is written
-    kt_buf *pending; // by item
-    int shown;       // item whose title is out
-    int image;       // picture whose items are being shown; -1
     const char *const *paths;
+    int image;      // whose heading is out; -1
+    bool open_line; // what is made of the first item stands on a line that is not finished
+    bool broken;    // stdout takes no more
 } output;
 
-static bool json_format;
-
 static const char *take_format(kt_args *args, const char *value) {
-    (void)args;
     if (strcmp(value, "text") != 0 && strcmp(value, "json") != 0) return "expected text or json";
-    json_format = strcmp(value, "json") == 0;
+    args->json = strcmp(value, "json") == 0;
     return NULL;
 }
 
 static const char *take_seed(kt_args *args, const char *value) {
     int64_t seed;
-    if (!kt_str_to_i64(kt_str_from(value), &seed) || seed < 0) return "a number from 0";
+    if (!kt_str_to_i64(kt_str_from(value), &seed) || seed < 0)
+        return "expected a whole number, 0 or more";
     if (args->run.n_settings == 64) return "at most 64 settings";
     args->settings[args->run.n_settings++] = (kt_setting){"seed", value};
     return NULL;
@@ -38,7 +35,7 @@ static const char *take_seed(kt_args *args, const char *value) {
 
 static const char *take_max_tokens(kt_args *args, const char *value) {
     if (!kt_str_to_i64(kt_str_from(value), &args->run.max_tokens) || args->run.max_tokens < 1)
-        return "a number from 1";
+        return "expected a whole number, 1 or more";
     return NULL;
 }
 
@@ -101,127 +98,88 @@ static const kt_flag flags[] = {
 
 // ---- text
 
+// Everything goes out through here; a picture's lines are out before the next one is begun.
+static void put(output *o, kt_str text) {
+    if (o->broken) return;
+    bool ok = fwrite(text.at, 1, text.n, stdout) == text.n && fflush(stdout) == 0;
+    if (ok) return;
+    o->broken = true;
+    kt_interrupted = 1; // nobody reads what would be computed
+}
+
+static void put_z(output *o, const char *text) {
+    put(o, kt_str_from(text));
+}
+
 static void begin_image(output *o, int image) {
     if (o->image == image) return;
+    if (o->n_images > 1) {
+        put_z(o, o->image >= 0 ? "\n== " : "== ");
+        put_z(o, o->paths[image]);
+        put_z(o, "\n");
+    }
     o->image = image;
-    o->shown = -1;
-    for (int i = 0; i < kt_session_items(o->session); i++) kt_buf_clear(&o->pending[i]);
-    if (o->n_images > 1) printf("%s== %s\n", image > 0 ? "\n" : "", o->paths[image]);
 }
 
-static void show_title(output *o, int item) {
-    kt_str title = kt_session_item_title(o->session, item);
-    o->shown = item;
-    if (kt_session_items(o->session) > 1) printf("%.*s: ", KT_STR_ARG(title));
+static void put_title(output *o, int item) {
+    if (kt_session_items(o->session) == 1) return;
+    put(o, kt_session_item_title(o->session, item));
+    put_z(o, ": ");
 }
 
-static kt_str left_trimmed(kt_str text) {
-    while (text.n > 0 && strchr(" \t\r\n", text.at[0])) text = kt_str_slice(text, 1, text.n);
-    return text;
+static void end_line(output *o) {
+    if (o->open_line) put_z(o, "\n");
+    o->open_line = false;
 }
 
-// Text of the item that is being shown goes out at once, on a terminal; the rest waits for the
+// Items are decoded together: the first one's text goes out as it is made, the others' with the
 // result.
 static void on_text(void *ctx, int image, int item, kt_str piece) {
     output *o = ctx;
-    if (o->json || o->quiet_stream) return;
+    if (!o->stream || item != 0) return;
     begin_image(o, image);
-    bool first = o->pending[item].n == 0;
-    kt_buf_str(&o->pending[item], first ? left_trimmed(piece) : piece);
-    if (item != 0) return;
-    if (o->shown < 0) show_title(o, 0);
-    kt_str out = first ? (kt_str){o->pending[0].at, o->pending[0].n} : piece;
-    fwrite(out.at, 1, out.n, stdout);
-    fflush(stdout);
+    if (!o->open_line) put_title(o, 0);
+    o->open_line = true;
+    put(o, piece);
 }
 
 static void text_result(output *o, int image, const kt_result *result) {
     begin_image(o, image);
-    for (int i = 0; i < result->n_items; i++) {
-        kt_str text = result->items[i].text;
-        if (i == 0 && o->shown == 0) {
-            printf("\n");
-            continue;
-        }
-        show_title(o, i);
-        printf("%.*s\n", KT_STR_ARG(text));
-    }
-    fflush(stdout);
-}
-
-// ---- json
-
-static void json_items(kt_buf *out, const kt_result *result, bool *cut) {
-    for (int i = 0; i < result->n_items; i++) {
-        const kt_result_item *item = &result->items[i];
-        kt_buf_printf(out, "%s{\"name\": ", i > 0 ? ", " : "");
-        kt_json_text(out, item->name);
-        kt_buf_printf(out, ", \"title\": ");
-        kt_json_text(out, item->title);
-        kt_buf_printf(out, ", \"text\": ");
-        kt_json_text(out, item->text);
-        kt_buf_printf(out, ", \"finish\": \"%s\"}", item->cut ? "length" : "stop");
-        *cut = *cut || item->cut;
+    bool shown = o->open_line;
+    end_line(o);
+    for (int i = shown ? 1 : 0; i < result->n_items; i++) {
+        put_title(o, i);
+        put(o, result->items[i].text);
+        put_z(o, "\n");
     }
 }
 
-static void json_field(kt_buf *out, const char *name, const char *text) {
-    kt_buf_printf(out, "\"%s\": ", name);
-    if (text)
-        kt_json_text(out, kt_str_from(text));
-    else
-        kt_buf_printf(out, "null");
-    kt_buf_printf(out, ", ");
-}
-
-static void json_result(const kt_result *result) {
-    kt_buf out = {0};
-    bool cut = false;
-    const kt_result_ms *ms = &result->ms;
-    kt_buf_printf(&out, "{");
-    json_field(&out, "image", result->image);
-    json_field(&out, "pipeline", result->pipeline);
-    json_field(&out, "model", result->model);
-    json_field(&out, "device", result->device);
-    kt_buf_printf(&out, "\"items\": [");
-    json_items(&out, result, &cut);
-    kt_buf_printf(&out,
-        "], \"tokens\": {\"prompt\": %" PRId64 ", \"completion\": %" PRId64
-        "}, \"finish\": \"%s\", ",
-        result->prompt_tokens, result->completion_tokens, cut ? "length" : "stop");
-    kt_buf_printf(&out,
-        "\"ms\": {\"load\": %.2f, \"prepare\": %.2f, \"image\": %.2f, \"vision\": %.2f, "
-        "\"prefill\": %.2f, \"decode\": %.2f, \"total\": %.2f}}\n",
-        ms->load, ms->prepare, ms->image, ms->vision, ms->prefill, ms->decode, ms->total);
-    fwrite(out.at, 1, out.n, stdout);
-    fflush(stdout);
-    kt_buf_deinit(&out);
-}
+// ---- both formats
 
 static void on_result(void *ctx, int image, const kt_result *result) {
     output *o = ctx;
-    if (o->json)
-        json_result(result);
-    else
+    if (!o->json) {
         text_result(o, image, result);
+        return;
+    }
+    kt_buf out = {0};
+    kt_json_result(&out, result);
+    put(o, (kt_str){out.at, out.n});
+    kt_buf_deinit(&out);
 }
 
 static void on_failed(void *ctx, int image, const char *path, const kt_err *err) {
     output *o = ctx;
     (void)image;
     o->n_failed++;
+    end_line(o);
     if (!o->json) {
         kt_log_error(err);
         return;
     }
     kt_buf out = {0};
-    kt_buf_printf(&out, "{");
-    json_field(&out, "image", path);
-    kt_buf_printf(&out, "\"error\": {\"code\": \"%s\", \"message\": ", kt_status_name(err->code));
-    kt_json_text(&out, kt_str_from(err->text));
-    kt_buf_printf(&out, "}}\n");
-    fwrite(out.at, 1, out.n, stdout);
-    fflush(stdout);
+    kt_json_failure(&out, path, err);
+    put(o, (kt_str){out.at, out.n});
     kt_buf_deinit(&out);
 }
 
@@ -229,21 +187,16 @@ static void on_failed(void *ctx, int image, const char *path, const kt_err *err)
 
 static int run_session(kt_session *session, const kt_args *args) {
     output o = {.session = session,
-        .json = json_format,
-        .quiet_stream = !kt_os_is_terminal(stdout),
+        .json = args->json,
+        .stream = !args->json && kt_os_is_terminal(stdout),
         .n_images = args->n_positional - 1,
         .image = -1,
-        .shown = -1,
         .paths = args->positional + 1};
-    int n_items = kt_session_items(session);
-    o.pending = calloc((size_t)n_items + 1, sizeof *o.pending);
-    if (!o.pending) kt_out_of_memory(sizeof *o.pending);
-    kt_events events = {&o, on_text, on_result, on_failed};
+    kt_events events = {&o, o.stream ? on_text : NULL, on_result, on_failed};
     kt_err err;
-    kt_status status =
-        kt_session_run(session, args->positional + 1, args->n_positional - 1, &events, &err);
-    for (int i = 0; i < n_items; i++) kt_buf_deinit(&o.pending[i]);
-    free(o.pending);
+    kt_status status = kt_session_run(session, o.paths, o.n_images, &events, &err);
+    end_line(&o);
+    if (o.broken) status = KT_FAIL(&err, KT_EFILE, "the results cannot be written");
     if (status != KT_OK) return kt_report(status, NULL, &err);
     return o.n_failed > 0 ? 1 : 0;
 }
@@ -261,11 +214,11 @@ int kt_cmd_run(int argc, char **argv) {
     static kt_args args;
     int code = kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0], usage);
     if (code != 0) return code == 1 ? 0 : 2;
-    kt_err err;
-    if (args.n_positional < 1)
-        return kt_report(KT_FAIL(&err, KT_EUSAGE, "no pipeline given: %s", usage), NULL, &err);
+    if (args.n_positional < 1) return kt_usage("no pipeline given: %s", usage);
     args.run.pipeline = args.positional[0];
     args.run.several = args.n_positional > 2;
+    args.run.no_picture = args.n_positional == 1;
+    kt_err err;
     kt_session *session = NULL;
     kt_buf report = {0};
     kt_status status = kt_session_open(&args.run, &session, &report, &err);

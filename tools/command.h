@@ -13,19 +13,19 @@ int kt_cmd_ops(int argc, char **argv);
 int kt_cmd_cache(int argc, char **argv);
 int kt_cmd_warm(int argc, char **argv);
 
-extern volatile int kt_interrupted;
+extern volatile int kt_interrupted; // 1 after Ctrl-C
 
-// Options that several commands share. `read_common` takes one of them off the list; 0: not one of
-// these.
+// What the options of all commands fill; each command has its own table of those it takes.
 typedef struct kt_args {
     kt_options_run run;
-    const char *positional[256];
+    const char **positional; // in order; room for all of argv
     int n_positional;
     const char *ops[32];
     kt_setting settings[64];
-    // of plan and warm
-    int arch, sms;
-    bool all;
+    bool json;        // run
+    bool all, cpu;    // plan
+    int arch, sms;    // plan
+    const char *rule; // explain
 } kt_args;
 
 typedef struct kt_flag {
@@ -37,7 +37,7 @@ typedef struct kt_flag {
 } kt_flag;
 
 // Reads argv by a table; prints help for --help (returns 1), reports what is wrong (returns 2),
-// else 0.
+// else 0. What it fills lives as long as argv and the program.
 int kt_args_read(
     kt_args *args, int argc, char **argv, const kt_flag *flags, size_t n_flags, const char *usage);
 // Shared rows.
@@ -48,8 +48,15 @@ const char *kt_take_memory(kt_args *args, const char *value);
 const char *kt_take_question(kt_args *args, const char *value);
 const char *kt_take_device(kt_args *args, const char *value);
 
-// Prints diagnostics and the error to stderr; returns the exit code of the status.
+// Prints diagnostics (`report` may be NULL) and the error to stderr; returns the status' exit code.
 int kt_report(kt_status status, const kt_buf *report, const kt_err *err);
+// The same for a mistake on the command line.
+int kt_usage(const char *fmt, ...) KT_PRINTF(1, 2);
+
+// JSON of --format json: one object and a line break. Whatever the bytes, the line is valid JSON:
+// what is not UTF-8 becomes U+FFFD.
 void kt_json_text(kt_buf *out, kt_str text); // with quotes
+void kt_json_result(kt_buf *out, const kt_result *result);
+void kt_json_failure(kt_buf *out, const char *image, const kt_err *err);
 
 #endif

@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-volatile int kt_interrupted;
-
 typedef struct command {
     const char *name, *help;
     int (*run)(int argc, char **argv);
@@ -50,9 +48,7 @@ static bool is_run_name(const char *path) {
     return kt_str_starts(name, KT_STR("kotaro-run"));
 }
 
-int main(int argc, char **argv) {
-    kt_os_setup_console();
-    kt_os_catch_interrupt(&kt_interrupted);
+static int run_command(int argc, char **argv) {
     if (argc > 0 && is_run_name(argv[0])) return kt_cmd_run(argc, argv);
     if (argc < 2) {
         print_usage(stderr);
@@ -70,4 +66,14 @@ int main(int argc, char **argv) {
     for (int i = 0; i < N_COMMANDS; i++)
         if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
     return unknown_command(argv[1]);
+}
+
+int main(int argc, char **argv) {
+    kt_os_setup_console();
+    kt_os_catch_interrupt(&kt_interrupted);
+    int code = run_command(argc, argv);
+    kt_err err;
+    bool lost = fflush(stdout) != 0 || ferror(stdout); // a full disk
+    if (!lost || code != 0) return code;
+    return kt_report(KT_FAIL(&err, KT_EFILE, "the results cannot be written"), NULL, &err);
 }

@@ -121,8 +121,12 @@ kt_status kt_host_plan_rows(kt_host *host, kt_err *err) {
         .chunk_tokens = kt_host_max(host, "n"),
         .chunk_segments = kt_host_max(host, "g")};
     kt_rows rows;
-    KT_TRY(kt_rows_plan(
-        &r->arena, prompts->at, row_limits(host, prompts->n), prompts->n, &limits, &rows, err));
+    kt_status status = kt_rows_plan(
+        &r->arena, prompts->at, row_limits(host, prompts->n), prompts->n, &limits, &rows, err);
+    if (status != KT_OK) {
+        kt_err_note(err, "the limit is the pipeline's 'context', at most what the model takes");
+        return status;
+    }
     count_tokens(r, prompts, rows.prefix);
     give_rows(host, &rows);
     return give_chunks(host, &rows, err);

@@ -301,20 +301,12 @@ static kt_status finish_one(
     if (status != KT_OK) { // the device may still read what belongs to the request
         kt_err ignored;
         (void)s->backend->table->wait(s->backend, &ignored);
-        if (path && !strstr(err->text, path)) kt_err_note(err, "the picture is '%s'", path);
+        bool say = path && status != KT_EINTERRUPTED && !strstr(err->text, path);
+        if (say) kt_err_note(err, "the picture is '%s'", path);
     }
     if (!is_of_picture(status)) return status;
     if (events->failed) events->failed(events->ctx, image, path, err);
     return KT_OK;
-}
-
-bool kt_session_takes_picture(const kt_session *s) {
-    for (int i = 0; i < s->plan->n_stages; i++)
-        for (int k = 0; k < s->plan->stages[i].lists[0].n_steps; k++) {
-            const kt_host_call *host = s->plan->stages[i].lists[0].steps[k].host;
-            if (host && kt_str_is(host->step->name, "read_image")) return true;
-        }
-    return false;
 }
 
 static kt_status check_images(const kt_session *s, int n, kt_err *err) {

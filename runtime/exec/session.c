@@ -23,7 +23,8 @@ static bool is_home(kt_arena *arena, const char *folder) {
 
 char *kt_home_folder(kt_arena *arena) {
     const char *given = kt_os_getenv("KOTARO_HOME");
-    if (given && *given) return kt_arena_copy(arena, given, strlen(given));
+    if (given && *given)
+        return is_home(arena, given) ? kt_arena_copy(arena, given, strlen(given)) : NULL;
     const char *program = kt_os_executable(arena);
     if (!program) return NULL;
     char *folder = kt_path_folder(arena, program);
@@ -45,7 +46,13 @@ char *kt_home_find(kt_arena *arena, const char *path) {
 
 // ---- reading
 
-static kt_status no_home(kt_err *err) {
+kt_status kt_home_get(kt_arena *arena, const char **out, kt_err *err) {
+    *out = kt_home_folder(arena);
+    const char *given = kt_os_getenv("KOTARO_HOME");
+    if (*out) return KT_OK;
+    if (given && *given)
+        return KT_FAIL(err, KT_EFILE,
+            "KOTARO_HOME is '%s', which does not hold the folders ops/ and pipelines/", given);
     return KT_FAIL(err, KT_EFILE,
         "the folders ops/ and pipelines/ are neither beside this program nor one above it; set "
         "KOTARO_HOME to the folder that holds them");
@@ -67,8 +74,8 @@ static bool apply_settings(kt_session *s, kt_diag *diag) {
 
 kt_status kt_session_read(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_arena *arena = &s->model_arena;
-    const char *home = kt_home_folder(arena);
-    if (!home) return no_home(err);
+    const char *home;
+    KT_TRY(kt_home_get(arena, &home, err));
     s->registry = kt_registry_open(
         arena, kt_path_join(arena, home, "ops"), s->options.ops, s->options.n_ops, diag);
     const char *path = kt_home_find(arena, s->options.pipeline);
@@ -76,7 +83,19 @@ kt_status kt_session_read(kt_session *s, kt_diag *diag, kt_err *err) {
     bool ok = s->registry && s->pipeline && apply_settings(s, diag);
     if (!ok || diag->n_errors > 0)
         return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
+    if (s->options.no_picture && kt_session_takes_picture(s))
+        return KT_FAIL(err, KT_EUSAGE, "pipeline '%.*s' looks at a picture, and none is given",
+            KT_STR_ARG(s->pipeline->name));
     return KT_OK;
+}
+
+bool kt_session_takes_picture(const kt_session *s) {
+    for (int i = 0; i < s->pipeline->n_stages; i++) {
+        const kt_pipe_stage *stage = &s->pipeline->stages[i];
+        for (int k = 0; k < stage->n_steps; k++)
+            if (kt_str_is(stage->steps[k].host.text, "read_image")) return true;
+    }
+    return false;
 }
 
 // ---- binding
@@ -150,6 +169,8 @@ static kt_status open_gpu(kt_session *s, kt_err *err) {
 
 kt_status kt_session_device_open(kt_session *s, kt_err *err) {
     snprintf(s->device_name, sizeof s->device_name, "cpu");
+    if (s->options.device == KT_DEVICE_CPU && s->options.trace)
+        kt_log_warn("'%s' is not written: the CPU has no driver calls", s->options.trace);
     if (s->options.device == KT_DEVICE_CPU) return KT_OK;
     kt_status status = open_gpu(s, err);
     if (status == KT_EDRIVER && s->options.device == KT_DEVICE_AUTO) {
@@ -271,9 +292,6 @@ static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     double planning = kt_os_now_ms();
     KT_TRY(kt_session_plan(s, &target, diag, err));
     s->prepare_ms = kt_os_now_ms() - planning;
-    if (s->options.no_picture && kt_session_takes_picture(s))
-        return KT_FAIL(err, KT_EUSAGE, "pipeline '%.*s' looks at a picture, and none is given",
-            KT_STR_ARG(s->pipeline->name));
     KT_TRY(kt_session_start(s, err));
     s->open_ms = kt_os_now_ms() - start;
     return KT_OK;

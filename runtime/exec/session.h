@@ -30,6 +30,9 @@ struct kt_session {
         device_ms; // all; files and weights; compile and record; driver and context
 };
 
+// kt_home_folder, or EFILE that says what to do.
+kt_status kt_home_get(kt_arena *arena, const char **out, kt_err *err) KT_MUST_CHECK;
+
 // The phases of opening, in order; each needs the ones before. Diagnostics go to diag.
 kt_status kt_session_read(
     kt_session *session, kt_diag *diag, kt_err *err) KT_MUST_CHECK; // registry, pipeline, settings
