@@ -5,15 +5,15 @@
 
 #include <string.h>
 
-static const char TEXT[] = "build/fake/bad/text", VISION[] = "build/fake/bad/vision";
+static const char text_folder[] = "build/fake/bad/text", vision_folder[] = "build/fake/bad/vision";
 
 static void make_models(void) {
     static bool made;
     if (made) return;
-    fake_model vision = FAKE_VISION;
+    fake_model vision = fake_vision;
     vision.vocab = 80;
-    fabricate(TEXT, &FAKE_TEXT);
-    fabricate(VISION, &vision);
+    fabricate(text_folder, &fake_text);
+    fabricate(vision_folder, &vision);
     made = true;
 }
 
@@ -48,7 +48,7 @@ void bad_pipeline(kt_arena *arena, const char *path, kt_diag *diag) {
     kt_model model;
     kt_err err;
     kt_status status = kt_model_open(arena, registry, pipeline->model_files,
-        pipeline->n_model_files, vision ? VISION : TEXT, &model, diag, &err);
+        pipeline->n_model_files, vision ? vision_folder : text_folder, &model, diag, &err);
     if (status != KT_OK) {
         add_error(&err, diag);
         return;
@@ -66,8 +66,8 @@ void bad_model(kt_arena *arena, const char *path, kt_diag *diag) {
     const char *files[] = {path};
     kt_model model;
     kt_err err;
-    kt_status status =
-        kt_model_open(arena, registry, files, 1, vision ? VISION : TEXT, &model, diag, &err);
+    kt_status status = kt_model_open(
+        arena, registry, files, 1, vision ? vision_folder : text_folder, &model, diag, &err);
     if (status == KT_OK)
         kt_model_close(&model);
     else

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const fake_model FAKE_TEXT = {.d = 64,
+const fake_model fake_text = {.d = 64,
     .layers = 2,
     .f = 96,
     .heads = 2,
@@ -17,7 +17,7 @@ const fake_model FAKE_TEXT = {.d = 64,
     .tied = true,
     .prefix = ""};
 
-const fake_model FAKE_VISION = {.d = 128,
+const fake_model fake_vision = {.d = 128,
     .layers = 2,
     .f = 192,
     .heads = 2,
@@ -69,7 +69,7 @@ fake_model fake_random(unsigned seed) {
     return m;
 }
 
-static const char QUANT_STATE[] =
+static const char quant_state[] =
     "{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"float16\", "
     "\"nested_blocksize\": 256, \"nested_offset\": 0.25}";
 
@@ -119,7 +119,7 @@ static void put_linear(writer *w, const char *name, int64_t n, int64_t k) {
     }
     int64_t blocks = (n * k + 63) / 64, nested = (blocks + 255) / 256;
     const int64_t codes[] = {(n * k + 1) / 2, 1}, map[] = {16}, nested_map[] = {256};
-    const int64_t state[] = {(int64_t)sizeof QUANT_STATE - 1};
+    const int64_t state[] = {(int64_t)sizeof quant_state - 1};
     put_part(w, name, "U8", 1, codes, 2, NULL);
     snprintf(part, sizeof part, "%s.absmax", name);
     put_part(w, part, "U8", 1, &blocks, 1, NULL);
@@ -130,7 +130,7 @@ static void put_linear(writer *w, const char *name, int64_t n, int64_t k) {
     snprintf(part, sizeof part, "%s.nested_quant_map", name);
     put_part(w, part, "F32", 4, nested_map, 1, NULL);
     snprintf(part, sizeof part, "%s.quant_state.bitsandbytes__nf4", name);
-    put_part(w, part, "U8", 1, state, 1, QUANT_STATE);
+    put_part(w, part, "U8", 1, state, 1, quant_state);
 }
 
 static const char *name_of(

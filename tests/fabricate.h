@@ -15,8 +15,8 @@ typedef struct fake_model {
     const char *extra;  // a tensor that nobody wants, NULL
 } fake_model;
 
-extern const fake_model FAKE_TEXT;   // d 64, 2 layers, no biases, tied
-extern const fake_model FAKE_VISION; // d 128, one view, NF4
+extern const fake_model fake_text;   // d 64, 2 layers, no biases, tied
+extern const fake_model fake_vision; // d 128, one view, NF4
 
 // A geometry in which hardly anything is equal by chance.
 fake_model fake_random(unsigned seed);

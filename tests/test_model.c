@@ -18,16 +18,16 @@ typedef struct fixture {
     kt_status status;
 } fixture;
 
-static const char FOLDER[] = "build/fake/model";
+static const char folder_made[] = "build/fake/model";
 
 static void try_model(fixture *f, const char *file, const fake_model *fake) {
     *f = (fixture){0};
-    fabricate(FOLDER, fake);
+    fabricate(folder_made, fake);
     kt_diag_init(&f->diag, &f->arena);
     f->registry = kt_registry_open(&f->arena, "ops", NULL, 0, &f->diag);
     assert_non_null(f->registry);
     f->status =
-        kt_model_open(&f->arena, f->registry, &file, 1, FOLDER, &f->model, &f->diag, &f->err);
+        kt_model_open(&f->arena, f->registry, &file, 1, folder_made, &f->model, &f->diag, &f->err);
 }
 
 static void says(const fixture *f, const char *message) {
@@ -66,7 +66,7 @@ static const kt_weight *weight(const fixture *f, const char *name) {
 static void constants_come_from_the_config(void **state) {
     (void)state;
     fixture f;
-    open_model(&f, "pipelines/minicpm_v.model.yaml", &FAKE_VISION);
+    open_model(&f, "pipelines/minicpm_v.model.yaml", &fake_vision);
     assert_int_equal(constant(&f, "d"), 128);
     assert_int_equal(constant(&f, "places"), 8);     // a quotient of two keys
     assert_int_equal(constant(&f, "vis_layers"), 2); // minus a boolean
@@ -86,7 +86,7 @@ static void constants_come_from_the_config(void **state) {
 static void weights_know_their_format(void **state) {
     (void)state;
     fixture f;
-    open_model(&f, "pipelines/minicpm_v.model.yaml", &FAKE_VISION);
+    open_model(&f, "pipelines/minicpm_v.model.yaml", &fake_vision);
     const kt_weight *q = weight(&f, "dec.1.attn.q");
     assert_true(q->linear && kt_str_is(q->format->name, "bnb_nf4"));
     assert_int_equal(q->shape[0], 128);
@@ -109,7 +109,7 @@ static void weights_know_their_format(void **state) {
 static void tensors_are_split_merged_and_transposed(void **state) {
     (void)state;
     fixture f;
-    open_model(&f, "pipelines/minicpm_v.model.yaml", &FAKE_VISION);
+    open_model(&f, "pipelines/minicpm_v.model.yaml", &fake_vision);
     const kt_weight *patch = weight(&f, "vis.patch");
     assert_int_equal(patch->shape[1], 588); // [144, 3, 14, 14] read as [144, 588]
     assert_int_equal(patch->parts[0]->rank, 4);
@@ -128,8 +128,8 @@ static void tensors_are_split_merged_and_transposed(void **state) {
 static void optional_and_tied_weights(void **state) {
     (void)state;
     fixture f;
-    fake_model with_bias = FAKE_TEXT;
-    open_model(&f, "pipelines/qwen2.model.yaml", &FAKE_TEXT);
+    fake_model with_bias = fake_text;
+    open_model(&f, "pipelines/qwen2.model.yaml", &fake_text);
     assert_null(kt_model_weight(&f.model, KT_STR("dec.0.attn.q_bias")));
     assert_ptr_equal(weight(&f, "head")->parts[0], weight(&f, "embed")->parts[0]);
     close_model(&f);
@@ -144,7 +144,7 @@ static void optional_and_tied_weights(void **state) {
 static void every_layer_is_counted(void **state) {
     (void)state;
     fixture f;
-    open_model(&f, "pipelines/qwen2.model.yaml", &FAKE_TEXT);
+    open_model(&f, "pipelines/qwen2.model.yaml", &fake_text);
     assert_int_equal(f.model.n_weights, 3 + 2 * 9);
     for (int i = 0; i < f.model.n_weights; i++) {
         int64_t index;
@@ -157,13 +157,13 @@ static void every_layer_is_counted(void **state) {
 static void a_tensor_left_out_is_named(void **state) {
     (void)state;
     fixture f;
-    fake_model fake = FAKE_TEXT;
+    fake_model fake = fake_text;
     fake.drop = "model.layers.1.mlp.up_proj.weight";
     try_model(&f, "pipelines/qwen2.model.yaml", &fake);
     assert_int_equal(f.status, KT_EMODEL);
     says(&f, "weight 'dec.1.mlp.up': no tensor 'model.layers.1.mlp.up_proj.weight'");
     close_model(&f);
-    fake = FAKE_VISION;
+    fake = fake_vision;
     fake.drop = "llm.model.layers.0.mlp.up_proj.weight.nested_quant_map";
     try_model(&f, "pipelines/minicpm_v.model.yaml", &fake);
     assert_int_equal(f.status, KT_EMODEL);
@@ -175,7 +175,7 @@ static void a_tensor_left_out_is_named(void **state) {
 static void a_tensor_too_many_is_named(void **state) {
     (void)state;
     fixture f;
-    fake_model fake = FAKE_TEXT;
+    fake_model fake = fake_text;
     fake.extra = "model.layers.0.self_attn.rotary_emb.inv_freq"; // ignored by the model file
     open_model(&f, "pipelines/qwen2.model.yaml", &fake);
     close_model(&f);

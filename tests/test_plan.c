@@ -24,8 +24,8 @@ typedef struct fixture {
     kt_status status;
 } fixture;
 
-static const kt_target CPU = {.cuda = false};
-static const kt_target ADA = {.cuda = true, .cc = 89, .sm_count = 24};
+static const kt_target cpu = {.cuda = false};
+static const kt_target ada = {.cuda = true, .cc = 89, .sm_count = 24};
 
 static void show(const fixture *f) {
     kt_buf said = {0};
@@ -43,8 +43,11 @@ static void open_files(fixture *f, const char *pipeline, const char *folder) {
     if (!f->registry) show(f);
     assert_non_null(f->registry);
     f->pipeline = kt_pipeline_open(&f->arena, pipeline, &f->diag);
-    if (!f->pipeline) show(f);
-    assert_non_null(f->pipeline);
+    if (!f->pipeline) {
+        show(f);
+        fail();
+        return;
+    }
     f->status = kt_model_open(&f->arena, f->registry, f->pipeline->model_files,
         f->pipeline->n_model_files, folder, &f->model, &f->diag, &f->err);
     if (f->status != KT_OK) show(f);
@@ -217,7 +220,7 @@ static int larger_end(const void *a, const void *b) {
 static void check_weight_blocks(const kt_plan *plan) {
     size_t n = 0;
     int64_t(*ranges)[2] =
-        calloc((size_t)(plan->n_layouts + plan->model->n_weights), sizeof *ranges);
+        calloc((size_t)plan->n_layouts + (size_t)plan->model->n_weights, sizeof *ranges);
     assert_non_null(ranges);
     for (int i = 0; i < plan->n_layouts; i++) {
         const kt_layout *l = &plan->layouts[i];
@@ -299,15 +302,15 @@ static void check_plan(const kt_plan *plan) {
 
 // ---- the shipped pipelines
 
-static const char *const SHIPPED[] = {
+static const char *const shipped[] = {
     "pipelines/full.yaml", "pipelines/simple.yaml", "pipelines/tags.yaml"};
 
 static void shipped_pipelines_plan_for_both_targets(void **state) {
     (void)state;
-    fabricate("build/fake/plan/vision", &FAKE_VISION);
+    fabricate("build/fake/plan/vision", &fake_vision);
     for (int i = 0; i < 6; i++) {
         fixture f;
-        open_plan(&f, SHIPPED[i / 2], "build/fake/plan/vision", i % 2 ? ADA : CPU);
+        open_plan(&f, shipped[i / 2], "build/fake/plan/vision", i % 2 ? ada : cpu);
         check_plan(f.plan);
         assert_int_equal(f.plan->n_stages, 6);
         assert_int_equal(f.diag.n_warnings, 0);
@@ -317,10 +320,10 @@ static void shipped_pipelines_plan_for_both_targets(void **state) {
 
 static void text_pipeline_plans_for_both_targets(void **state) {
     (void)state;
-    fabricate("build/fake/plan/text", &FAKE_TEXT);
+    fabricate("build/fake/plan/text", &fake_text);
     for (int i = 0; i < 2; i++) {
         fixture f;
-        open_plan(&f, "pipelines/chat_text.yaml", "build/fake/plan/text", i ? ADA : CPU);
+        open_plan(&f, "pipelines/chat_text.yaml", "build/fake/plan/text", i ? ada : cpu);
         check_plan(f.plan);
         assert_int_equal(kt_model_weight(&f.model, KT_STR("head")) != NULL, 1); // tied
         assert_null(kt_model_weight(&f.model, KT_STR("dec.0.attn.q_bias")));
@@ -335,7 +338,7 @@ static void embedded_model_plans(void **state) {
     open_files(&f, "pipelines/full.yaml", "models/kotaro-tiny");
     char *named = kt_pipeline_model(f.pipeline, &f.arena);
     assert_string_equal(named, "models/kotaro-tiny");
-    make_plan(&f, ADA);
+    make_plan(&f, ada);
     if (f.status != KT_OK) show(&f);
     assert_int_equal(f.status, KT_OK);
     check_plan(f.plan);
@@ -353,7 +356,7 @@ static void random_geometries_plan(void **state) {
         fabricate("build/fake/plan/random", &model);
         for (int t = 0; t < 2; t++) {
             fixture f;
-            open_plan(&f, "pipelines/full.yaml", "build/fake/plan/random", t ? ADA : CPU);
+            open_plan(&f, "pipelines/full.yaml", "build/fake/plan/random", t ? ada : cpu);
             check_plan(f.plan);
             close_plan(&f);
         }
@@ -365,7 +368,7 @@ static void random_geometries_plan(void **state) {
 static void stages_know_when_they_may_run_ahead(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", CPU);
+    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", cpu);
     static const char *const order[] = {"image", "prompt", "vision", "prefill", "decode", "answer"};
     for (int i = 0; i < 6; i++) {
         assert_true(kt_str_is(f.plan->stages[i].name, order[i]));
@@ -383,7 +386,7 @@ static void stages_know_when_they_may_run_ahead(void **state) {
 static void buckets_fix_their_dim(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ADA);
+    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ada);
     const kt_stage *decode = find_stage(f.plan, "decode");
     const int64_t want[] = {1, 2, 4, 8};
     assert_int_equal(decode->n_lists, 4);
@@ -411,7 +414,7 @@ static void buckets_fix_their_dim(void **state) {
 static void slices_of_state_lie_behind_each_other(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "pipelines/simple.yaml", "build/fake/plan/vision", CPU);
+    open_plan(&f, "pipelines/simple.yaml", "build/fake/plan/vision", cpu);
     const kt_stage *prefill = find_stage(f.plan, "prefill");
     int64_t offsets[2], bytes = 0;
     for (int l = 0; l < 2; l++) {
@@ -431,7 +434,7 @@ static void slices_of_state_lie_behind_each_other(void **state) {
 static void the_context_is_the_smaller_of_two(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "pipelines/simple.yaml", "build/fake/plan/vision", CPU);
+    open_plan(&f, "pipelines/simple.yaml", "build/fake/plan/vision", cpu);
     for (int i = 0; i < f.plan->n_tensors; i++)
         if (kt_str_is(f.plan->tensors[i].name, "table"))
             assert_int_equal(f.plan->tensors[i].axis[1].max, 512 / 16); // max_position_embeddings
@@ -443,7 +446,7 @@ static void the_context_is_the_smaller_of_two(void **state) {
 static void conditions_see_symbols(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "tests/data/pipelines/two_sizes.yaml", "build/fake/plan/text", ADA);
+    open_plan(&f, "tests/data/pipelines/two_sizes.yaml", "build/fake/plan/text", ada);
     const kt_step_list *list = &find_stage(f.plan, "sizes")->lists[0];
     assert_true(kt_str_is(find_call(list, "sizes.same")->variant->name, "same"));
     assert_true(kt_str_is(find_call(list, "sizes.apart")->variant->name, "large"));
@@ -455,7 +458,7 @@ static void conditions_see_symbols(void **state) {
 static void scratch_has_its_largest_size(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "tests/data/pipelines/two_sizes.yaml", "build/fake/plan/text", ADA);
+    open_plan(&f, "tests/data/pipelines/two_sizes.yaml", "build/fake/plan/text", ada);
     const kt_call *call = find_call(&find_stage(f.plan, "sizes")->lists[0], "sizes.same");
     assert_int_equal(f.plan->tensors[call->scratch[0]].bytes, 4 * (2 * 16 + 3));
     const kt_tensor *counter = &f.plan->tensors[call->counters[0]];
@@ -471,7 +474,7 @@ static void loops_keep_what_they_read(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
         fixture f;
-        open_plan(&f, "tests/data/pipelines/keeps.yaml", "build/fake/plan/text", i ? ADA : CPU);
+        open_plan(&f, "tests/data/pipelines/keeps.yaml", "build/fake/plan/text", i ? ada : cpu);
         simulate(f.plan);
         assert_int_equal(f.plan->bytes.act, (i ? 2 : 3) * 1280); // 5 rows of 64; aliases share
         close_plan(&f);
@@ -481,7 +484,7 @@ static void loops_keep_what_they_read(void **state) {
 static void launches_follow_the_request(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ADA);
+    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ada);
     const kt_call *embed = find_call(&find_stage(f.plan, "prefill")->lists[0], "prefill.embed");
     int64_t values[64];
     for (int i = 0; i < f.plan->n_dims; i++) values[i] = f.plan->dims[i].max;
@@ -507,7 +510,7 @@ static void launches_follow_the_request(void **state) {
 static void tiles_of_every_format(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ADA);
+    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ada);
     int64_t i;
     assert_true(kt_table_find(&f.model.by_name, KT_STR("dec.0.down"), &i));
     const kt_layout *nf4 = &f.plan->layouts[f.plan->weight_layout[i]];
@@ -526,12 +529,12 @@ static void tiles_of_every_format(void **state) {
 
 static void without_a_prepare_op_rows_are_unpacked_first(void **state) {
     (void)state;
-    fake_model model = FAKE_VISION;
+    fake_model model = fake_vision;
     model.dv = 72 * 3; // 216 columns: no multiple of 16
     model.vis_heads = 3;
     fabricate("build/fake/plan/odd", &model);
     fixture f;
-    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/odd", ADA);
+    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/odd", ada);
     check_plan(f.plan);
     int64_t i;
     assert_true(kt_table_find(&f.model.by_name, KT_STR("vit.0.mlp.up"), &i));
@@ -550,7 +553,7 @@ static void without_a_prepare_op_rows_are_unpacked_first(void **state) {
 static void orders_of_rows(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "tests/data/pipelines/orders.yaml", "build/fake/plan/orders", ADA);
+    open_plan(&f, "tests/data/pipelines/orders.yaml", "build/fake/plan/orders", ada);
     check_plan(f.plan);
     int64_t gate, up, q;
     assert_true(kt_table_find(&f.model.by_name, KT_STR("dec.1.mlp.gate"), &gate));
@@ -578,7 +581,7 @@ static void has_define(const kt_build *b, const char *define) {
 static void builds_say_what_kernels_see(void **state) {
     (void)state;
     fixture f;
-    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ADA);
+    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ada);
     const kt_call *up = find_call(&find_stage(f.plan, "vision")->lists[0], "vision[v=0].0/3/2");
     const kt_build *b = &f.plan->builds[up->build];
     has_define(b, "KT_K=144");
@@ -599,7 +602,7 @@ static void too_little_memory_says_what_is_needed(void **state) {
     (void)state;
     fixture f;
     open_files(&f, "pipelines/full.yaml", "build/fake/plan/vision");
-    kt_target small = ADA;
+    kt_target small = ada;
     small.memory_bytes = 1 << 20;
     make_plan(&f, small);
     assert_int_equal(f.status, KT_EMEMORY);
@@ -616,7 +619,7 @@ static void a_plan_prints(void **state) {
     (void)state;
     fixture f;
     kt_buf out = {0}, all = {0};
-    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ADA);
+    open_plan(&f, "pipelines/full.yaml", "build/fake/plan/vision", ada);
     kt_plan_print(f.plan, false, &out);
     static const char *const words[] = {"stage decode, a graph", "the same for l = 1 .. 1",
         "rows = 8", "kt_paged_attention_rows", "pool f16[2, 32, 2, 1, 16, 64]", "in host memory",
@@ -634,10 +637,10 @@ static void a_plan_prints(void **state) {
 static int setup(void **state) {
     (void)state;
     kt_log_set_level(KT_LOG_QUIET);
-    fake_model orders = FAKE_TEXT;
+    fake_model orders = fake_text;
     orders.hd = 32;
-    fabricate("build/fake/plan/vision", &FAKE_VISION);
-    fabricate("build/fake/plan/text", &FAKE_TEXT);
+    fabricate("build/fake/plan/vision", &fake_vision);
+    fabricate("build/fake/plan/text", &fake_text);
     fabricate("build/fake/plan/orders", &orders);
     return 0;
 }

@@ -4,8 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const kt_str ROWS = {"rows_f16", 8};
-static const char *const ORDERS[] = {"natural", "halves", "pairs"};
+static const kt_str rows_name = {"rows_f16", 8};
+static const char *const order_names[] = {"natural", "halves", "pairs"};
 
 static int64_t align(int64_t bytes) {
     return (bytes + KT_PLAN_ALIGN - 1) / KT_PLAN_ALIGN * KT_PLAN_ALIGN;
@@ -114,7 +114,7 @@ static bool bind_prepare(kt_planner *p, const kt_op *op, const source *s, bound_
     b->dims = KT_NEW_ARRAY(p->arena, kt_axis, op->n_dims);
     b->params = KT_NEW_ARRAY(p->arena, kt_value, op->n_params);
     b->types = KT_NEW_ARRAY(p->arena, kt_dtype, op->n_typevars);
-    b->parts = KT_NEW_ARRAY(p->arena, int64_t, op->n_ports * KT_MAX_RANK);
+    b->parts = KT_NEW_ARRAY(p->arena, int64_t, (size_t)op->n_ports * KT_MAX_RANK);
     bool *known = KT_NEW_ARRAY(p->arena, bool, op->n_dims);
     for (int i = 0; i < op->n_dims; i++) {
         kt_str name = op->dims[i].name;
@@ -125,7 +125,7 @@ static bool bind_prepare(kt_planner *p, const kt_op *op, const source *s, bound_
     }
     for (int i = 0; i < op->n_ports; i++) {
         if (op->ports[i].kind == KT_PORT_OUTPUT) continue;
-        int64_t *sizes = &b->parts[i * KT_MAX_RANK];
+        int64_t *sizes = &b->parts[(size_t)i * KT_MAX_RANK];
         if (!port_sizes(s, &op->ports[i], sizes)) return false;
         for (int a = 0; a < op->ports[i].type.rank; a++)
             if (!solve_axis(b, known, op->ports[i].type.axis[a], sizes[a])) return false;
@@ -185,11 +185,11 @@ static source weight_source(const kt_weight *w, int64_t rows) {
     return (source){w->format, w->values, w->part_types, w->shape[0], w->shape[1], rows};
 }
 
-static const kt_dtype F16_TYPES[KT_DTYPE_COUNT] = {
+static const kt_dtype f16_types[KT_DTYPE_COUNT] = {
     KT_DTYPE_F16, KT_DTYPE_F16, KT_DTYPE_F16, KT_DTYPE_F16};
 
 static source f16_source(const kt_planner *p, const kt_weight *w, int64_t rows) {
-    return (source){plain_format(p), NULL, F16_TYPES, w->shape[0], w->shape[1], rows};
+    return (source){plain_format(p), NULL, f16_types, w->shape[0], w->shape[1], rows};
 }
 
 static bool can_prepare(kt_planner *p, const source *s, kt_str layout) {
@@ -234,8 +234,8 @@ static bool choose(kt_planner *p, const kt_op_layout *layout, wanted *w) {
                 source s = unpacked ? f16_source(p, w->weights[i], w->rows)
                                     : weight_source(w->weights[i], w->rows);
                 source raw = weight_source(w->weights[i], w->weights[i]->shape[0]);
-                all =
-                    can_prepare(p, &s, layout->as[a]) && (!unpacked || can_prepare(p, &raw, ROWS));
+                all = can_prepare(p, &s, layout->as[a]) &&
+                      (!unpacked || can_prepare(p, &raw, rows_name));
             }
             if (!all) continue;
             w->layout = layout->as[a];
@@ -258,7 +258,7 @@ static int32_t *row_order(kt_planner *p, const wanted *w, int which) {
             int64_t half = w->hd / 2, in = r % w->hd;
             row = before + r - in + in % half / 8 * 16 + in / half * 8 + in % 8;
         } else if (w->order == KT_ORDER_PAIRS) {
-            row = r / 8 * 16 + which * 8 + r % 8;
+            row = r / 8 * 16 + (int64_t)which * 8 + r % 8;
         }
         to[r] = (int32_t)row;
     }
@@ -279,6 +279,7 @@ static int staging_tensor(kt_planner *p, const kt_weight *w, kt_str port, kt_dty
     return made;
 }
 
+// NOLINTNEXTLINE(readability-non-const-parameter): the call keeps ports
 static kt_call *make_call(kt_planner *p, const bound_prepare *b, const kt_weight *w, int *ports) {
     static const kt_step none;
     kt_bound bound = {.op = b->op, .step = &none, .ports = ports, .dims = b->dims};
@@ -346,7 +347,7 @@ static bool add_call(kt_planner *p, way *y, const kt_op *op, const source *s, in
     bool has_to = false;
     for (int i = 0; i < op->n_ports; i++) {
         const kt_op_port *port = &op->ports[i];
-        const int64_t *sizes = &b.parts[i * KT_MAX_RANK];
+        const int64_t *sizes = &b.parts[(size_t)i * KT_MAX_RANK];
         const kt_format_part *part = find_part(s->format, port->name);
         if (port->kind == KT_PORT_OUTPUT) {
             outs[i].at = y->weight->at;
@@ -388,12 +389,16 @@ static bool make_prepare(kt_planner *p, const wanted *w, int which, kt_prepare *
     source raw = weight_source(weight, w->rows);
     stage_parts(p, &y, &raw);
     int rows = -1;
-    bool plain = weight->format == plain_format(p), two = w->unpacked && !plain;
-    kt_str first = two ? ROWS : w->layout;
-    const kt_op *op = kt_registry_prepare(p->registry, weight->format->name, first);
+    const kt_format *format = weight->format;
+    KT_ASSERT(format); // of every linear weight
+    bool plain = format == plain_format(p), two = w->unpacked && !plain;
+    kt_str first = two ? rows_name : w->layout;
+    const kt_op *op = kt_registry_prepare(p->registry, format->name, first);
+    KT_ASSERT(op); // choose() has found it
     if (!add_call(p, &y, op, &raw, -1, !two, &rows)) return false;
     if (two) {
         source f16 = f16_source(p, weight, w->rows);
+        KT_ASSERT(f16.format);
         op = kt_registry_prepare(p->registry, f16.format->name, w->layout);
         if (!add_call(p, &y, op, &f16, rows, true, &rows)) return false;
     }
@@ -405,7 +410,7 @@ static bool make_prepare(kt_planner *p, const wanted *w, int which, kt_prepare *
 
 static int64_t layout_bytes(kt_planner *p, const wanted *w) {
     int64_t most = 0, rows_bytes = 0;
-    bool plain_rows = kt_str_eq(w->layout, ROWS);
+    bool plain_rows = kt_str_eq(w->layout, rows_name);
     for (int i = 0; i < w->n; i++) {
         source s = w->unpacked ? f16_source(p, w->weights[i], w->rows)
                                : weight_source(w->weights[i], w->rows);
@@ -446,7 +451,7 @@ static bool same_layout(const kt_layout *old, const wanted *w) {
 
 static void layout_text(kt_buf *buf, kt_str name, kt_order order, int n, bool host) {
     kt_buf_printf(buf, "%.*s", KT_STR_ARG(name));
-    if (order != KT_ORDER_NATURAL) kt_buf_printf(buf, " in order %s", ORDERS[order]);
+    if (order != KT_ORDER_NATURAL) kt_buf_printf(buf, " in order %s", order_names[order]);
     if (n > 1) kt_buf_printf(buf, " with %d weights in one", n);
     if (host) kt_buf_printf(buf, " in host memory");
 }
@@ -507,14 +512,14 @@ int kt_layout_get(kt_planner *p, const kt_bound *b, const kt_op_layout *layout, 
 
 int kt_layout_rows(kt_planner *p, const kt_bound *b, int weight) {
     if (p->weight_layout[weight] >= 0) return p->weight_layout[weight];
-    wanted w = {.n = 1, .layout = ROWS, .host_memory = true};
+    wanted w = {.n = 1, .layout = rows_name, .host_memory = true};
     w.weights = KT_NEW_ARRAY(p->arena, const kt_weight *, 1);
     w.indices = KT_NEW_ARRAY(p->arena, int, 1);
     w.weights[0] = &p->model->weights[weight];
     w.indices[0] = weight;
     w.rows = w.weights[0]->shape[0];
     source s = weight_source(w.weights[0], w.rows);
-    if (!can_prepare(p, &s, ROWS)) {
+    if (!can_prepare(p, &s, rows_name)) {
         kt_diag_error(p->diag, KT_RULE_VARIANT, w.weights[0]->at,
             "weight '%.*s', stored as '%.*s', cannot be unpacked to rows_f16",
             KT_STR_ARG(w.weights[0]->name), KT_STR_ARG(w.weights[0]->format->name));

@@ -38,6 +38,7 @@ static bool take_number(kt_planner *p, const giving *g, kt_value *out) {
                 KT_STR_ARG(g->who), KT_STR_ARG(g->ref));
         *out = symbol.value;
     } else {
+        KT_ASSERT(g->node); // a value or a reference
         bool word = g->node->kind == KT_NODE_SCALAR &&
                     (kt_str_is(g->node->text, "true") || kt_str_is(g->node->text, "false"));
         if (param->kind == KT_PARAM_BOOL && word) {
@@ -67,6 +68,7 @@ static bool take_word(kt_planner *p, const giving *g, kt_value *out, kt_str *wor
     const kt_param *param = g->param;
     kt_str text = g->ref;
     if (!g->ref.n) {
+        KT_ASSERT(g->node); // a value or a reference
         if (g->node->kind != KT_NODE_SCALAR)
             return kt_diag_error(p->diag, KT_RULE_VALUE, g->at,
                 "'%.*s' of '%.*s' is a word, got %s", KT_STR_ARG(param->name), KT_STR_ARG(g->who),

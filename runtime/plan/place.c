@@ -52,6 +52,7 @@ static int64_t first_fit(
     for (size_t i = 0; i < n_placed; i++)
         if (pieces[i].first <= fresh->last && fresh->first <= pieces[i].last)
             busy[n++] = &pieces[i];
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
     qsort(busy, n, sizeof *busy, compare_offsets);
     int64_t at = 0;
     for (size_t i = 0; i < n; i++) {

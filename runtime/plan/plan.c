@@ -158,7 +158,8 @@ static void freeze(kt_planner *p) {
 kt_status kt_plan_open(
     kt_arena *arena, const kt_plan_request *request, kt_plan **out, kt_diag *diag, kt_err *err) {
     kt_planner p = {.arena = arena, .diag = diag, .pipeline = request->pipeline};
-    p.registry = (kt_registry *)(uintptr_t)request->registry; // reads manifests when first asked
+    p.self = &p;
+    p.registry = request->registry;
     p.model = request->model;
     p.target = request->target;
     p.probe = request->probe;

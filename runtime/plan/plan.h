@@ -183,7 +183,7 @@ typedef struct kt_plan_probe {
 } kt_plan_probe;
 
 typedef struct kt_plan_request {
-    const kt_registry *registry; // ops are read through it (it caches: not const inside)
+    kt_registry *registry; // ops are read through it when first asked for
     kt_pipeline *pipeline;
     const kt_model *model;
     kt_target target;

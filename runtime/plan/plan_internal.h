@@ -76,6 +76,7 @@ typedef struct kt_index {
 } kt_index;
 
 typedef struct kt_planner {
+    struct kt_planner *self; // for symbol tables, whose context is const
     kt_arena *arena;
     kt_diag *diag;
     kt_registry *registry;

@@ -43,7 +43,7 @@ static void add_tensor(const kt_plan *plan, int index, kt_buf *out) {
     kt_buf_printf(out, "]");
 }
 
-static const char *const HOST_NAMES[] = {
+static const char *const host_names[] = {
 #define HOST_NAME(code, name) name,
     KT_HOST_TYPE_LIST(HOST_NAME)
 #undef HOST_NAME
@@ -118,7 +118,7 @@ static void print_host(const kt_plan *plan, const kt_host_call *host, kt_buf *ou
         const kt_tensor *t = &plan->tensors[host->out[i]];
         kt_buf_printf(out, i ? ", " : " -> ");
         if (t->home == KT_HOME_HOST)
-            kt_buf_printf(out, "%s", HOST_NAMES[t->host]);
+            kt_buf_printf(out, "%s", host_names[t->host]);
         else
             add_tensor(plan, host->out[i], out);
     }
@@ -284,11 +284,13 @@ static bool is_view(const kt_plan *plan, const kt_tensor *t) {
 }
 
 static void print_largest(const kt_plan *plan, kt_home home, kt_buf *out) {
-    const kt_tensor **list = malloc(sizeof *list * (size_t)(plan->n_tensors + 1));
-    if (!list) kt_out_of_memory(sizeof *list);
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
+    const kt_tensor **list = calloc((size_t)plan->n_tensors + 1, sizeof *list);
+    if (!list) kt_out_of_memory((size_t)plan->n_tensors);
     size_t n = 0;
     for (int i = 0; i < plan->n_tensors; i++)
         if (plan->tensors[i].home == home) list[n++] = &plan->tensors[i];
+    // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
     qsort(list, n, sizeof *list, larger);
     int shown = 0;
     for (size_t i = 0; i < n && shown < LARGEST; i++) {

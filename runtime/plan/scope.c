@@ -129,7 +129,7 @@ static kt_member *find_slice(kt_planner *p, kt_scope *scope, kt_ref raw, kt_str 
     if (dot < 0 || raw_dot < 0 || raw.text.at[raw_dot + 1] != '$') return NULL;
     int64_t k;
     if (!kt_str_to_i64(kt_str_slice(name, (size_t)dot + 1, name.n), &k)) return NULL;
-    int n_stem;
+    int n_stem = 0;
     kt_member *stem = find_group(p, scope, kt_str_slice(name, 0, (size_t)dot), raw.at, &n_stem);
     if (n_stem != 1 || stem[0].name.n) return NULL;
     kt_tensor view = p->tensors.at[stem[0].tensor];

@@ -1,7 +1,6 @@
 // Which variant of an op serves a call, and what it is compiled with.
 #include "runtime/plan/plan_internal.h"
 
-#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,8 +67,10 @@ typedef struct define_list {
 
 static const char *upper(kt_arena *arena, kt_str name) {
     char *out = kt_arena_copy(arena, name.at, name.n);
-    for (size_t i = 0; i < name.n; i++)
-        out[i] = name.at[i] == '.' ? '_' : (char)toupper((unsigned char)name.at[i]);
+    for (size_t i = 0; i < name.n; i++) {
+        if (out[i] == '.') out[i] = '_';
+        if (out[i] >= 'a' && out[i] <= 'z') out[i] = (char)(out[i] - 'a' + 'A');
+    }
     return out;
 }
 

@@ -36,7 +36,7 @@ void kt_axis_print(const kt_planner *p, kt_axis axis, kt_buf *out) {
     if (axis.add < 0) kt_buf_printf(out, " - %" PRId64, -axis.add);
 }
 
-static const char *const HOST_NAMES[] = {
+static const char *const host_names[] = {
 #define HOST_NAME(code, name) name,
     KT_HOST_TYPE_LIST(HOST_NAME)
 #undef HOST_NAME
@@ -44,7 +44,7 @@ static const char *const HOST_NAMES[] = {
 
 const char *kt_plan_type_text(kt_planner *p, int tensor) {
     const kt_tensor *t = &p->tensors.at[tensor];
-    if (t->home == KT_HOME_HOST) return HOST_NAMES[t->host];
+    if (t->home == KT_HOME_HOST) return host_names[t->host];
     kt_buf buf = {0};
     kt_buf_printf(&buf, "%s[", t->home == KT_HOME_LINEAR ? "linear" : kt_dtype_name(t->dtype));
     for (int i = 0; i < t->rank; i++) {
@@ -204,7 +204,8 @@ static void use_symbol(kt_planner *p, const kt_pipe_symbol *s) {
 }
 
 static bool pipe_find(const void *ctx, kt_str name, kt_symbol *out) {
-    kt_planner *p = (kt_planner *)(uintptr_t)ctx; // marks parameters as used
+    const kt_planner *shown = ctx;
+    kt_planner *p = shown->self; // marks parameters as used
     for (size_t i = 0; i < p->symbols.n; i++) {
         if (!kt_str_eq(p->symbols.at[i].name, name)) continue;
         use_symbol(p, &p->symbols.at[i]);

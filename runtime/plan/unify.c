@@ -7,7 +7,7 @@
 
 enum { FROM_STEP = -1, FROM_NOTHING = -2 };
 
-static const char *const SECTION[] = {"input", "inout", "output"};
+static const char *const section_names[] = {"input", "inout", "output"};
 
 // ---- ports
 
@@ -54,7 +54,7 @@ static bool bring(
     }
     if (b->ports[port] >= 0)
         return kt_diag_error(p->diag, KT_RULE_STEP, link->port.at,
-            "%s '%.*s' of '%.*s' is given twice", SECTION[kind], KT_STR_ARG(full),
+            "%s '%.*s' of '%.*s' is given twice", section_names[kind], KT_STR_ARG(full),
             KT_STR_ARG(op->name));
     b->ports[port] = member.tensor;
     b->port_at[port] = link->name.at;
@@ -71,7 +71,7 @@ static bool take_links(
         const kt_link *link = &links[i];
         if (!has_group(b->op, kind, link->port.text)) {
             ok = kt_diag_error(p->diag, KT_RULE_STEP, link->port.at, "op '%.*s' has no %s '%.*s'",
-                KT_STR_ARG(b->op->name), SECTION[kind], KT_STR_ARG(link->port.text));
+                KT_STR_ARG(b->op->name), section_names[kind], KT_STR_ARG(link->port.text));
             near_ports(p, b->op, kind, link->port.text, true);
             continue;
         }
@@ -97,7 +97,7 @@ static bool check_missing(kt_planner *p, const kt_bound *b) {
         const kt_op_port *port = &b->op->ports[i];
         if (port->kind == KT_PORT_OUTPUT || b->ports[i] >= 0 || port->type.optional) continue;
         ok = kt_diag_error(p->diag, KT_RULE_STEP, b->step->op.at, "%s '%.*s' of '%.*s' is missing",
-            SECTION[port->kind], KT_STR_ARG(port->name), KT_STR_ARG(b->op->name));
+            section_names[port->kind], KT_STR_ARG(port->name), KT_STR_ARG(b->op->name));
         kt_diag_note_at(p->diag, port->at, "it is %.*s", KT_STR_ARG(port->type.text));
     }
     return ok;
@@ -109,7 +109,7 @@ static bool mismatch(kt_planner *p, const kt_bound *b, int port) {
     const kt_op_port *want = &b->op->ports[port];
     const kt_tensor *got = &p->tensors.at[b->ports[port]];
     kt_diag_error(p->diag, KT_RULE_TYPE, b->port_at[port], "%s '%.*s' of '%.*s' is %.*s, got %s",
-        SECTION[want->kind], KT_STR_ARG(want->name), KT_STR_ARG(b->op->name),
+        section_names[want->kind], KT_STR_ARG(want->name), KT_STR_ARG(b->op->name),
         KT_STR_ARG(want->type.text), kt_plan_type_text(p, b->ports[port]));
     if (got->at.source)
         kt_diag_note_at(p->diag, got->at, "'%.*s' is declared", KT_STR_ARG(got->name));
@@ -146,7 +146,7 @@ static bool shape_error(kt_planner *p, const kt_bound *b, int port) {
     const kt_op_port *want = &b->op->ports[port];
     const kt_tensor *got = &p->tensors.at[b->ports[port]];
     kt_diag_error(p->diag, KT_RULE_SHAPE, b->port_at[port], "%s '%.*s' of '%.*s' is %.*s, got %s",
-        SECTION[want->kind], KT_STR_ARG(want->name), KT_STR_ARG(b->op->name),
+        section_names[want->kind], KT_STR_ARG(want->name), KT_STR_ARG(b->op->name),
         KT_STR_ARG(want->type.text), kt_plan_type_text(p, b->ports[port]));
     for (int i = 0; i < want->type.rank; i++) {
         kt_str name;
