@@ -128,15 +128,17 @@ class Table:
         self.test.append(test)
         self.code.append(code)
 
+    def columns(self):
+        return {
+            "sprite": np.stack(self.sprite),
+            "obj": np.array(self.obj, np.int16),
+            "style": np.array(self.style, np.uint8),
+            "test": np.array(self.test, np.uint8),
+            "code": np.array(self.code),
+        }
+
     def save(self, path):
-        np.savez_compressed(
-            path,
-            sprite=np.stack(self.sprite),
-            obj=np.array(self.obj, np.int16),
-            style=np.array(self.style, np.uint8),
-            test=np.array(self.test, np.uint8),
-            code=np.array(self.code),
-        )
+        np.savez_compressed(path, **self.columns())
         print(path, len(self.sprite), "sprites", os.path.getsize(path), "bytes")
 
 
@@ -168,13 +170,64 @@ def build(twemoji, names, out):
     table.save(out)
 
 
-def build_emojione(out):
+SHEET_COLUMNS = 20
+
+
+def write_sheet(twemoji, names, folder):
+    """The drawings that a test needs from a data set that Debian has not: a sheet of Twemoji and its code points."""
+    codes = [o["hex"] for o in objects.load()]
+    for entry in names:
+        code = entry["hex"]
+        clock = code[:4] in ("1f55", "1f56")
+        mine = {c for o in objects.load() for c in [o["hex"]] + o["more"]}
+        if code in mine or code in NEAR or clock or not unknown_test(code):
+            continue
+        if os.path.exists(os.path.join(twemoji, code + ".png")):
+            codes.append(code)
+    rows = -(-len(codes) // SHEET_COLUMNS)
+    sheet = Image.new("RGBA", (SHEET_COLUMNS * SIDE, rows * SIDE))
+    for i, code in enumerate(codes):
+        drawn = fit(Image.open(os.path.join(twemoji, code + ".png")).convert("RGBA"))
+        sheet.paste(drawn, (i % SHEET_COLUMNS * SIDE, i // SHEET_COLUMNS * SIDE))
+    sheet.save(os.path.join(folder, "twemoji.png"), optimize=True)
+    with open(os.path.join(folder, "twemoji.txt"), "w") as handle:
+        handle.write("\n".join(codes) + "\n")
+
+
+def for_tests(folder):
+    """Known and never trained unknown things from the sheet, and from Noto's font where it is installed."""
+    index = {o["hex"]: i for i, o in enumerate(objects.load())}
+    sheet = Image.open(os.path.join(folder, "twemoji.png")).convert("RGBA")
+    with open(os.path.join(folder, "twemoji.txt")) as handle:
+        codes = handle.read().split()
+    noto = ImageFont.truetype(NOTO_FONT, 109) if os.path.exists(NOTO_FONT) else None
+    table = Table()
+    for i, code in enumerate(codes):
+        x, y = i % SHEET_COLUMNS * SIDE, i // SHEET_COLUMNS * SIDE
+        obj = index.get(code, -1)
+        table.add(sheet.crop((x, y, x + SIDE, y + SIDE)), obj, TWEMOJI, int(obj < 0), code)
+        if noto:
+            table.add(noto_sprite(noto, code), obj, NOTO, int(obj < 0), code)
+    rng = np.random.default_rng(20251)
+    for i in range(N_SHAPES):
+        shape = shape_sprite(rng)
+        if i % 3 == 0:
+            table.add(shape, -1, SHAPE, 1, "shape%d" % i)
+    return Atlas(table)
+
+
+def emojione():
+    """The style that is never trained on, or None where Debian's ruby-gemojione is not installed."""
+    return Atlas(emojione_table()) if os.path.isdir(EMOJIONE_DIR) else None
+
+
+def emojione_table():
     table = Table()
     for index, thing in enumerate(objects.load()):
         path = os.path.join(EMOJIONE_DIR, thing["hex"].upper() + ".png")
         if os.path.exists(path):
             table.add(Image.open(path).convert("RGBA"), index, EMOJIONE, 1, thing["hex"])
-    table.save(out)
+    return table
 
 
 def variant(sprite, kind):
@@ -211,8 +264,8 @@ def fit_smaller(image):
 class Atlas:
     """Sprites and their table; pixels() packs them for the renderers."""
 
-    def __init__(self, *paths):
-        parts = [np.load(p) for p in paths]
+    def __init__(self, *parts):
+        parts = [np.load(p) if isinstance(p, str) else p.columns() for p in parts]
         self.sprite = np.concatenate([p["sprite"] for p in parts])
         self.obj = np.concatenate([p["obj"] for p in parts]).astype(np.int32)
         self.style = np.concatenate([p["style"] for p in parts])
@@ -255,10 +308,14 @@ if __name__ == "__main__":
     parser.add_argument("--twemoji")
     parser.add_argument("--names")
     parser.add_argument("--out")
+    parser.add_argument("--sheet", help="folder for the small sheet of the tests")
     parser.add_argument("--emojione")
     args = parser.parse_args()
     if args.out:
         with open(args.names, encoding="utf-8") as handle:
             build(args.twemoji, json.load(handle), args.out)
+    if args.sheet:
+        with open(args.names, encoding="utf-8") as handle:
+            write_sheet(args.twemoji, json.load(handle), args.sheet)
     if args.emojione:
-        build_emojione(args.emojione)
+        emojione_table().save(args.emojione)

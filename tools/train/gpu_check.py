@@ -38,9 +38,10 @@ def run_set(net, prompt, pixels, sampler, grammar, reader, n, kinds, seed, blank
             dtype = net.w["resampler.proj"].dtype
             seen = net.vision(x.to(dtype), table)
             rows = net.rows(seen, batches.key_table(patches, device, dtype)[shape])
+        past = net.prefix(rows, (prompt.before, prompt.after))
         for kind in ask:
             for language in q.LANGUAGES:
-                told, _ = net.generate(rows, (prompt.before, prompt.after), prompt.item(kind, language), prompt.stop, 56, penalty)
+                told, _ = net.generate(past, prompt.item(kind, language), prompt.stop, 56, penalty)
                 wanted = grammar.answer(s, kind, language)
                 for i in range(part):
                     truth = truth_of(grammar, s, i, language)

@@ -309,17 +309,25 @@ class Model:
         return F.linear(x, self.w["llm.lm_head.weight"])
 
     @torch.no_grad()
-    def generate(self, rows, header, branch, stop, most=64, penalty=1.0):
-        """Greedy answers. rows [n, queries, width]; header: (ids before, ids after) the rows; branch: one list of ids
-        for all pictures. Returns a list of n lists of ids, and the first step's logits."""
+    def prefix(self, rows, header):
+        """Keys and values of what comes before every question: header (ids before, ids after) the picture's rows."""
         n, device = rows.shape[0], rows.device
-        before, after = (torch.tensor(h, device=device, dtype=torch.long) for h in header)
-        part = lambda ids: self.embed(ids)[None].expand(n, -1, -1)
-        x = torch.cat([part(before), rows, part(after), part(torch.tensor(branch, device=device))], 1)
+        before, after = (self.embed(torch.tensor(h, device=device))[None].expand(n, -1, -1) for h in header)
+        x = torch.cat([before, rows, after], 1)
         length = x.shape[1]
+        cos, sin = (a.to(device) for a in rope(length))
+        return self.decoder(x, cos, sin, torch.ones(length, length, dtype=torch.bool, device=device).tril())[1]
+
+    @torch.no_grad()
+    def generate(self, past, branch, stop, most=64, penalty=1.0):
+        """Greedy answers to one question (branch: its ids) after the prefix of n pictures. Returns a list of n lists of
+        ids, and the first step's logits."""
+        n, first_at, device = past[0][0].shape[0], past[0][0].shape[2], past[0][0].device
+        x = self.embed(torch.tensor(branch, device=device))[None].expand(n, -1, -1)
+        length = first_at + x.shape[1]
         cos, sin = (a.to(device) for a in rope(length + most))
-        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        x, past = self.decoder(x, cos[:length], sin[:length], causal)
+        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()[first_at:]
+        x, past = self.decoder(x, cos[first_at:length], sin[first_at:length], causal, past)
         logits = self.logits(x[:, -1]).float()
         first = logits
         out = torch.full((n, most), stop[0], device=device, dtype=torch.long)

@@ -71,8 +71,11 @@ class Reference:
         key = m.key_positions(rows, columns).to(self.device, self.dtype)
         return seen, self.net.rows(seen, key)
 
-    def ask(self, rows, branch, most=64, penalty=1.0):
-        answers, first = self.net.generate(rows, (self.prompt.before, self.prompt.after), branch, self.prompt.stop, most, penalty)
+    def prefix(self, rows):
+        return self.net.prefix(rows, (self.prompt.before, self.prompt.after))
+
+    def ask(self, past, branch, most=64, penalty=1.0):
+        answers, first = self.net.generate(past, branch, self.prompt.stop, most, penalty)
         return [self.prompt.decode(a) for a in answers], first
 
 
@@ -94,11 +97,12 @@ def main():
     save("positions", m.positions(rows, columns).astype(np.int32))
     save("seen", seen[0].float().numpy())
     save("rows", row[0].float().numpy())
+    past = ref.prefix(row)
     result = {"picture": os.path.basename(args.picture), "grid": [rows, columns], "items": []}
     for kind in range(q.OTHER):
         for language in q.LANGUAGES:
             branch = ref.prompt.item(kind, language)
-            (text,), first = ref.ask(row, branch)
+            (text,), first = ref.ask(past, branch)
             name = "%s.%s" % (q.NAMES[kind], language)
             save(name + ".ids", np.array(ref.prompt.whole(branch), np.int32))
             save(name + ".logits", first[0].float().numpy())

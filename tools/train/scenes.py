@@ -137,12 +137,12 @@ class Sampler:
             obj[bad3, 2] = self.have[rng.integers(0, len(self.have), bad3.sum())]
         return obj
 
-    def sample(self, rng, n, patches=256, kinds=None):
-        """kinds: shares of (nothing, unknown, one, one repeated together, one repeated all over, two, three)."""
+    def sample(self, rng, n, patches=256, kinds=None, sizes=None):
+        """sizes: (height, width) to draw from instead of the patch grids; kinds: shares of (nothing, unknown, one, one repeated together, one repeated all over, two, three)."""
         share = np.array(kinds if kinds is not None else [0.06, 0.21, 0.26, 0.10, 0.05, 0.21, 0.11])
         kind = rng.choice(7, n, p=share / share.sum())
         s = {"kind": kind, "n": n}
-        grids = np.array(GRIDS[patches])
+        grids = np.array(sizes if sizes is not None else GRIDS[patches])
         s["grid"] = grids[rng.integers(0, len(grids), n)].astype(np.int32)
         side = s["grid"][:, ::-1].astype(np.float32)
         s["extent"] = side / side.min(1, keepdims=True)
