@@ -126,8 +126,8 @@ const char *kt_session_device(const kt_session *session);          // as in kt_r
 void kt_session_print_times(const kt_session *session, kt_buf *out);
 void kt_session_print_profile(const kt_session *session, kt_buf *out);
 
-// The folder that holds ops/, pipelines/ and models/: KOTARO_HOME, beside the program, or one above
-// it. NULL if none, or if KOTARO_HOME names another folder.
+// The folder that holds ops/, pipelines/ and models/: KOTARO_HOME, beside the program, or one or
+// two above it. NULL if none, or if KOTARO_HOME names another folder.
 char *kt_home_folder(kt_arena *arena);
 // A pipeline or model path as given, or below the home folder if there is nothing at the given
 // place.

@@ -28,7 +28,7 @@ char *kt_home_folder(kt_arena *arena) {
     const char *program = kt_os_executable(arena);
     if (!program) return NULL;
     char *folder = kt_path_folder(arena, program);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         if (is_home(arena, folder)) return folder;
         folder = kt_path_folder(arena, folder);
     }
@@ -54,7 +54,7 @@ kt_status kt_home_get(kt_arena *arena, const char **out, kt_err *err) {
         return KT_FAIL(err, KT_EFILE,
             "KOTARO_HOME is '%s', which does not hold the folders ops/ and pipelines/", given);
     return KT_FAIL(err, KT_EFILE,
-        "the folders ops/ and pipelines/ are neither beside this program nor one above it; set "
+        "the folders ops/ and pipelines/ are neither beside this program nor above it; set "
         "KOTARO_HOME to the folder that holds them");
 }
 
