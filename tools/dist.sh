@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 out=dist/kotaro
 archs=80,86,89,90,120
+pipelines='pipelines/full.yaml pipelines/simple.yaml pipelines/tags.yaml'
 rm -rf dist
 mkdir -p $out/licences $out/models $out/cubins
 
@@ -25,8 +26,14 @@ for package in libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libjpeg62
 done
 
 KOTARO_NVRTC=build/nvrtc/nvidia/cuda_nvrtc/lib build/kotaro warm --arch $archs --export $out/cubins/kotaro.ktpack \
-    pipelines/full.yaml pipelines/simple.yaml pipelines/tags.yaml
+    $pipelines
 chmod -R u=rwX,go=rX dist
+
+# What was packed is found again without a compiler, and the C library is all that is needed.
+rm -rf build/dist-cache
+KOTARO_NVRTC=/nowhere KOTARO_CACHE_DIR=$PWD/build/dist-cache $out/kotaro warm --arch $archs $pipelines
+others=$(objdump -p $out/kotaro | awk '$1 == "NEEDED" && $2 !~ /^lib[cm]\.so|^ld-linux/ { print $2 }')
+[ -z "$others" ] || { echo "dist: the program needs" $others; exit 1; }
 
 archive=dist/kotaro-$(uname -s | tr '[:upper:]' '[:lower:]')-$(uname -m).tar.gz
 tar -C dist --owner=0 --group=0 --sort=name -czf "$archive" kotaro
