@@ -80,12 +80,12 @@ int kt_args_read(
     return 0;
 }
 
-static const char *const NOT_UTF8 = "it is not UTF-8";
+static const char *const not_utf8 = "it is not UTF-8";
 
 const char *kt_take_set(kt_args *args, const char *value) {
     const char *equals = strchr(value, '=');
     if (!equals || equals == value) return "it has the form NAME=VALUE";
-    if (!kt_utf8_valid(kt_str_from(value))) return NOT_UTF8;
+    if (!kt_utf8_valid(kt_str_from(value))) return not_utf8;
     if (args->run.n_settings == 64) return "at most 64 of these";
     size_t n = (size_t)(equals - value);
     char *name = malloc(n + 1); // as long as the program
@@ -117,7 +117,7 @@ const char *kt_take_memory(kt_args *args, const char *value) {
 
 const char *kt_take_question(kt_args *args, const char *value) {
     if (!*value) return "a question is text";
-    if (!kt_utf8_valid(kt_str_from(value))) return NOT_UTF8;
+    if (!kt_utf8_valid(kt_str_from(value))) return not_utf8;
     args->run.question = value;
     return NULL;
 }

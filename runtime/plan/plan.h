@@ -1,9 +1,9 @@
-// A plan: one pipeline, one model and one target, bound, expanded to a flat list of calls, with variants and
-// weight layouts chosen and memory placed. Nothing here touches a GPU.
+// A plan: one pipeline, one model and one target, bound, expanded to a flat list of calls, with
+// variants and weight layouts chosen and memory placed. Nothing here touches a GPU.
 //
-// Phases, each of which can be the last: bind - expand - select - place. Memory is placed once for the
-// maxima of all dims; a request only gives the varying dims their values, and launch geometry follows.
-// A plan lives in its arena, is immutable once open, and may be read by any thread.
+// Phases, each of which can be the last: bind - expand - select - place. Memory is placed once for
+// the maxima of all dims; a request only gives the varying dims their values, and launch geometry
+// follows. A plan lives in its arena, is immutable once open, and may be read by any thread.
 #ifndef KT_PLAN_PLAN_H
 #define KT_PLAN_PLAN_H
 
@@ -12,10 +12,12 @@
 
 // What is planned for.
 typedef struct kt_target {
-    bool cuda;            // false: the CPU back end (C implementations, composites always through their bodies)
-    int cc;               // 89; as `cc` in expressions
+    bool
+        cuda; // false: the CPU back end (C implementations, composites always through their bodies)
+    int cc;   // 89; as `cc` in expressions
     int sm_count;
-    int64_t smem_max;     // bytes of shared memory a block may have (opt-in); planning never exceeds 99 KB
+    int64_t
+        smem_max; // bytes of shared memory a block may have (opt-in); planning never exceeds 99 KB
     int64_t memory_bytes; // device memory that may be used; 0: no limit
 } kt_target;
 
@@ -24,7 +26,8 @@ typedef struct kt_plan_dim {
     kt_str name;
     kt_place at;
     int64_t max;
-    const int64_t *buckets; int n_buckets; // ascending; 0: none
+    const int64_t *buckets;
+    int n_buckets; // ascending; 0: none
 } kt_plan_dim;
 
 // A size: fixed (var < 0, value in max), or value of dims[var] + add (max: at the dim's maximum).
@@ -35,42 +38,43 @@ typedef struct kt_axis {
 } kt_axis;
 
 typedef enum kt_home {
-    KT_HOME_VECTOR,   // weight delivered in f32, in the weight block
-    KT_HOME_LINEAR,   // logical weight: reached through a layout (CUDA) or as rows of f16 (CPU)
-    KT_HOME_LAYOUT,   // a part of a prepared layout (only in prepare calls); offset: from the layout's start
-    KT_HOME_STAGING,  // checkpoint parts on their way (only in prepare calls)
-    KT_HOME_STATE,    // outlives a request, in the state block
-    KT_HOME_UPLOAD,   // made by a host step, in the upload block
-    KT_HOME_ACT,      // activation, scratch or counter, in the activation block
-    KT_HOME_COUNTER,  // zero between launches, in the state block
-    KT_HOME_HOST      // image, text, items, prompt, grid, answers
+    KT_HOME_VECTOR,  // weight delivered in f32, in the weight block
+    KT_HOME_LINEAR,  // logical weight: reached through a layout (CUDA) or as rows of f16 (CPU)
+    KT_HOME_LAYOUT,  // a part of a prepared layout (only in prepare calls); offset: from the
+                     // layout's start
+    KT_HOME_STAGING, // checkpoint parts on their way (only in prepare calls)
+    KT_HOME_STATE,   // outlives a request, in the state block
+    KT_HOME_UPLOAD,  // made by a host step, in the upload block
+    KT_HOME_ACT,     // activation, scratch or counter, in the activation block
+    KT_HOME_COUNTER, // zero between launches, in the state block
+    KT_HOME_HOST     // image, text, items, prompt, grid, answers
 } kt_home;
 
 typedef struct kt_tensor {
-    kt_str name;      // address, as `kotaro plan` prints it: "vision[v=0].0.q"
+    kt_str name; // address, as `kotaro plan` prints it: "vision[v=0].0.q"
     kt_place at;
     kt_home home;
     kt_dtype dtype;
     kt_host_type host; // KT_HOME_HOST
     int rank;
     kt_axis axis[KT_MAX_RANK];
-    int64_t offset;   // bytes from the start of its home's block (slices included)
-    int64_t bytes;    // at the maxima
-    int weight;       // VECTOR, LINEAR: index into model->weights; else -1
-    bool each;        // UPLOAD: one per batch
-    int stage;        // that makes it; -1
+    int64_t offset; // bytes from the start of its home's block (slices included)
+    int64_t bytes;  // at the maxima
+    int weight;     // VECTOR, LINEAR: index into model->weights; else -1
+    bool each;      // UPLOAD: one per batch
+    int stage;      // that makes it; -1
 } kt_tensor;
 
 // One weight, or several, prepared in one block for the kernels that read it.
 typedef struct kt_layout {
-    kt_str name;        // "tiles_lut4"; "rows_f16" on the CPU
+    kt_str name; // "tiles_lut4"; "rows_f16" on the CPU
     kt_order order;
     const int *weights; // indices into model->weights
     int n_weights;
-    bool host_memory;   // in the host block (mapped on CUDA)
-    int64_t rows;       // of the layout: those of all its weights
+    bool host_memory; // in the host block (mapped on CUDA)
+    int64_t rows;     // of the layout: those of all its weights
     int64_t bytes;
-    int64_t offset;     // in the weight block or the host block
+    int64_t offset;                    // in the weight block or the host block
     const struct kt_prepare *prepares; // one per weight
 } kt_layout;
 
@@ -79,14 +83,15 @@ typedef struct kt_prepare {
     int weight;
     const struct kt_call *calls; // one or two, in order
     int n_calls;
-    const int *part_tensors;     // STAGING tensor of each format part
+    const int *part_tensors; // STAGING tensor of each format part
     int n_parts;
-    int to_tensor;               // STAGING tensor of `to` (row of the layout for each row), -1: not wanted
-    const int32_t *to;           // its contents
-    int64_t staging_bytes;       // of all STAGING tensors
+    int to_tensor;     // STAGING tensor of `to` (row of the layout for each row), -1: not wanted
+    const int32_t *to; // its contents
+    int64_t staging_bytes; // of all STAGING tensors
 } kt_prepare;
 
-// One compilation: an op's variant for these types, build dims, tune values, choices, layouts and flags.
+// One compilation: an op's variant for these types, build dims, tune values, choices, layouts and
+// flags.
 typedef struct kt_build {
     const kt_op *op;
     const kt_variant *variant;
@@ -117,9 +122,11 @@ typedef struct kt_host_call {
     kt_str address;
     kt_place at;
     const int *in, *inout, *out; // tensors by port; -1 absent
-    const int *dims;             // by `decides`: index into plan dims; -1: the dim is fixed, its size is in the tensors
-    const kt_value *params;      // numbers by param (choices and bools: index); NULL text below otherwise
-    const kt_str *words;         // texts by param: choice words, languages, strings
+    const int *dims; // by `decides`: index into plan dims; -1: the dim is fixed, its size is in the
+                     // tensors
+    const kt_value
+        *params;         // numbers by param (choices and bools: index); NULL text below otherwise
+    const kt_str *words; // texts by param: choice words, languages, strings
 } kt_host_call;
 
 typedef struct kt_plan_step {
@@ -138,13 +145,16 @@ typedef struct kt_stage {
     kt_str name;
     kt_place at;
     bool graph;
-    bool ahead;      // touches no state and names no stage that does: may run for the next picture already
-    int bucket_dim;  // index of the bucketed dim; -1: none
-    const kt_step_list *lists; int n_lists;
+    bool ahead;     // touches no state and names no stage that does: may run for the next picture
+                    // already
+    int bucket_dim; // index of the bucketed dim; -1: none
+    const kt_step_list *lists;
+    int n_lists;
     bool loop;
     kt_axis loop_most;
     int loop_until, loop_read; // tensors
-    const int *each; int n_each; // tensors whose batches it runs over; 0: once
+    const int *each;
+    int n_each; // tensors whose batches it runs over; 0: once
 } kt_stage;
 
 // "stage.name" of what a stage makes; weights and state by their names.
@@ -163,21 +173,26 @@ typedef struct kt_plan {
     const kt_pipeline *pipeline;
     const kt_model *model;
     const kt_registry *registry;
-    const kt_plan_dim *dims; int n_dims;
-    const kt_tensor *tensors; int n_tensors;
-    const kt_layout *layouts; int n_layouts;
-    const int *weight_layout;  // by weight: its layout (linear), -1
+    const kt_plan_dim *dims;
+    int n_dims;
+    const kt_tensor *tensors;
+    int n_tensors;
+    const kt_layout *layouts;
+    int n_layouts;
+    const int *weight_layout;     // by weight: its layout (linear), -1
     const int64_t *vector_offset; // by weight: offset in the weight block (f32 vectors), -1
-    const kt_build *builds; int n_builds;
-    const kt_stage *stages; int n_stages;
-    int result;                // tensor
+    const kt_build *builds;
+    int n_builds;
+    const kt_stage *stages;
+    int n_stages;
+    int result; // tensor
     const kt_plan_name *names;
     int n_names;
     kt_plan_bytes bytes;
 } kt_plan;
 
-// For op tests: what a pipeline of one step is to use. Prepare ops may be steps then, and what a step
-// makes stays in memory to the end of its stage, read or not.
+// For op tests: what a pipeline of one step is to use. Prepare ops may be steps then, and what a
+// step makes stays in memory to the end of its stage, read or not.
 typedef struct kt_plan_probe {
     kt_str variant; // of the step; empty: its body, or the first that fits
 } kt_plan_probe;
@@ -190,9 +205,10 @@ typedef struct kt_plan_request {
     const kt_plan_probe *probe; // NULL: none
 } kt_plan_request;
 
-// Runs the phases. Mistakes go to diag; a plan that does not fit target.memory_bytes is KT_EMEMORY with the table and the remedy.
-kt_status kt_plan_open(
-    kt_arena *arena, const kt_plan_request *request, kt_plan **out, kt_diag *diag, kt_err *err) KT_MUST_CHECK;
+// Runs the phases. Mistakes go to diag; a plan that does not fit target.memory_bytes is KT_EMEMORY
+// with the table and the remedy.
+kt_status kt_plan_open(kt_arena *arena, const kt_plan_request *request, kt_plan **out,
+    kt_diag *diag, kt_err *err) KT_MUST_CHECK;
 
 // Size of an axis for the request's values (by plan dim).
 int64_t kt_axis_value(kt_axis axis, const int64_t *values);
@@ -202,12 +218,14 @@ int64_t kt_tensor_bytes(const kt_tensor *tensor, const int64_t *values);
 typedef struct kt_geometry {
     int64_t grid[3], block[3], shared_bytes;
 } kt_geometry;
-kt_status kt_plan_geometry(const kt_plan *plan, const kt_call *call, int launch, const int64_t *values,
-    kt_geometry *out, kt_err *err) KT_MUST_CHECK;
+kt_status kt_plan_geometry(const kt_plan *plan, const kt_call *call, int launch,
+    const int64_t *values, kt_geometry *out, kt_err *err) KT_MUST_CHECK;
 // flops and bytes of a call for these values (cost: of the manifest, else all tensors touched).
-void kt_plan_cost(const kt_plan *plan, const kt_call *call, const int64_t *values, double *flops, double *bytes);
+void kt_plan_cost(
+    const kt_plan *plan, const kt_call *call, const int64_t *values, double *flops, double *bytes);
 
-// `kotaro plan`: launches (at the maxima; runs of equal layers folded unless `all`), memory table, bytes per stage.
+// `kotaro plan`: launches (at the maxima; runs of equal layers folded unless `all`), memory table,
+// bytes per stage.
 void kt_plan_print(const kt_plan *plan, bool all, kt_buf *out);
 // The rows and bytes of one weight in a layout (for the table and for tests).
 void kt_plan_print_memory(const kt_plan *plan, kt_buf *out);
