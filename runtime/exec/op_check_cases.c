@@ -15,8 +15,8 @@ enum {
 };
 
 // Neighbours of the tiles that kernels are made of.
-static const int64_t SIZES[] = {0, 1, 7, 8, 9, 15, 16, 17, 63, 64, 65, 127, 128, 129};
-enum { N_SIZES = sizeof SIZES / sizeof SIZES[0] };
+static const int64_t near_tiles[] = {0, 1, 7, 8, 9, 15, 16, 17, 63, 64, 65, 127, 128, 129};
+enum { N_SIZES = sizeof near_tiles / sizeof near_tiles[0] };
 
 typedef struct lister {
     kt_arena *arena;
@@ -118,7 +118,7 @@ static void push(
 
 static void push_random(lister *l, const kt_variant *variant, const int64_t *dims) {
     axes a = choices(l->op);
-    int chosen[AXES_MAX];
+    int chosen[AXES_MAX] = {0};
     for (int i = 0; i < a.n; i++) chosen[i] = (int)kt_random_pick(&l->random, 0, a.sizes[i] - 1);
     push(l, variant, dims, chosen, true);
 }
@@ -126,22 +126,22 @@ static void push_random(lister *l, const kt_variant *variant, const int64_t *dim
 // All combinations, or so many that each choice of each axis comes up about equally often.
 static void push_all(lister *l, const kt_variant *variant, const int64_t *dims) {
     axes a = choices(l->op);
-    int most = l->effort == KT_CHECK_FULL ? FULL_MAX : QUICK_MAX, chosen[AXES_MAX], product = 1,
-        widest = 1;
+    int most = l->effort == KT_CHECK_FULL ? FULL_MAX : QUICK_MAX, chosen[AXES_MAX] = {0},
+        product = 1, widest = 1;
     for (int i = 0; i < a.n; i++) {
         product = product > most ? product : product * a.sizes[i];
         if (a.sizes[i] > widest) widest = a.sizes[i];
     }
     if (most < widest) most = widest;
     bool all = product <= most;
-    int64_t start[AXES_MAX];
+    int64_t start[AXES_MAX] = {0};
     for (int i = 0; i < a.n; i++) start[i] = kt_random_pick(&l->random, 0, a.sizes[i] - 1);
     for (int k = 0; k < (all ? product : most); k++) {
         int rest = k;
         for (int i = 0; i < a.n; i++) {
             int round = k / a.sizes[i]; // a new start each round, so that axes of equal size part
-            chosen[i] =
-                all ? rest % a.sizes[i] : (int)((start[i] + k + (i + 1) * round) % a.sizes[i]);
+            chosen[i] = all ? rest % a.sizes[i]
+                            : (int)((start[i] + k + (int64_t)(i + 1) * round) % a.sizes[i]);
             rest /= a.sizes[i];
         }
         push(l, variant, dims, chosen, false);
@@ -179,10 +179,10 @@ static void push_sizes(lister *l, const kt_variant *variant, const int64_t *base
     for (int d = 0; d < l->op->n_dims; d++) {
         if (l->op->dims[d].binding != KT_BINDING_PLAN) continue;
         for (int i = 0; i < N_SIZES; i++) {
-            bool small = SIZES[i] <= 1;
+            bool small = near_tiles[i] <= 1;
             if (l->effort == KT_CHECK_QUICK && !small && kt_random_pick(&l->random, 0, 3) > 0)
                 continue;
-            push_size(l, variant, base, d, SIZES[i]);
+            push_size(l, variant, base, d, near_tiles[i]);
         }
     }
 }

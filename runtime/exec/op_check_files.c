@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const STORE_NAMES[KT_STORE_COUNT] = {
+static const char *const store_names[KT_STORE_COUNT] = {
     "f16", "bf16", "f32", "bnb_nf4", "bnb_nf4_plain"};
 
 const char *kt_check_store_name(kt_check_store store) {
-    return STORE_NAMES[store];
+    return store_names[store];
 }
 
 static bool is_linear(const kt_op *op, int port) {
@@ -69,7 +69,7 @@ static void add_plain(writer *w, const char *name, kt_check_store store, const f
 
 enum { BLOCK = 64, NESTED = 256 };
 
-static const float NF4[16] = {-1.0F, -0.6961928F, -0.5250731F, -0.3949175F, -0.2844414F,
+static const float nf4_map[16] = {-1.0F, -0.6961928F, -0.5250731F, -0.3949175F, -0.2844414F,
     -0.1847734F, -0.0910500F, 0.0F, 0.0795803F, 0.1609302F, 0.2461123F, 0.3379152F, 0.4407098F,
     0.5626170F, 0.7229568F, 1.0F};
 
@@ -138,7 +138,7 @@ static void quantize(writer *w, const float *values, nf4 *q) {
         if (fabsf(values[i]) > q->scales[i / BLOCK]) q->scales[i / BLOCK] = fabsf(values[i]);
     for (int64_t i = 0; i < q->n; i++) {
         float scale = q->scales[i / BLOCK];
-        uint8_t code = nearest(NF4, 16, scale > 0 ? values[i] / scale : 0);
+        uint8_t code = nearest(nf4_map, 16, scale > 0 ? values[i] / scale : 0);
         q->codes[i / 2] |= (uint8_t)(i % 2 == 0 ? code << 4 : code);
     }
     nest_scales(q);
@@ -164,7 +164,7 @@ static void add_nf4(
     quantize(w, values, &q);
     int64_t codes[2] = {(q.n + 1) / 2, 1}, map = 16, nested_map = NESTED;
     add_tensor(w, name, "U8", codes, 2, q.codes, (size_t)codes[0]);
-    add_tensor(w, part(w, name, "quant_map"), "F32", &map, 1, NF4, sizeof NF4);
+    add_tensor(w, part(w, name, "quant_map"), "F32", &map, 1, nf4_map, sizeof nf4_map);
     if (!nested) {
         add_tensor(w, part(w, name, "absmax"), "F32", &q.blocks, 1, q.scales, 4 * (size_t)q.blocks);
         add_state(w, name, shape, "");

@@ -138,6 +138,7 @@ static void find_tensors(run *r) {
         if (c->op->ports[i].kind == KT_PORT_OUTPUT)
             name = kt_arena_printf(r->arena, "check.%s", name);
         r->tensors[i] = find_tensor(r->o->plan, name);
+        KT_ASSERT(r->tensors[i] >= 0); // else it would go unchecked
     }
 }
 
@@ -147,6 +148,7 @@ static void fill_image(run *r) {
     for (int i = 0; i < op->n_inputs + op->n_inout; i++) {
         const kt_check_tensor *t = &r->data->ports[i];
         if (r->tensors[i] < 0 || !t->at || t->bytes == 0) continue;
+        KT_ASSERT(r->state.image && r->state.kind);
         int64_t at = r->o->plan->tensors[r->tensors[i]].offset - r->state.from;
         memcpy(r->state.image + at, t->at, (size_t)t->bytes);
         if (op->ports[i].kind == KT_PORT_INOUT)
@@ -213,8 +215,9 @@ static void copy_out(run *r, kt_check_tensor *out) {
         const kt_tensor *t = &r->o->plan->tensors[r->tensors[i]];
         const region *from = in_region(t, true) ? &r->state : &r->act;
         out[i].at = kt_arena_alloc(r->arena, (size_t)out[i].bytes + 1);
-        if (out[i].bytes > 0) // a tensor of no bytes may lie in no block at all
-            memcpy(out[i].at, from->after + (t->offset - from->from), (size_t)out[i].bytes);
+        if (out[i].bytes == 0) continue; // it may lie in no block at all
+        KT_ASSERT(from->after);
+        memcpy(out[i].at, from->after + (t->offset - from->from), (size_t)out[i].bytes);
     }
 }
 
