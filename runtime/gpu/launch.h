@@ -13,8 +13,8 @@ typedef struct kt_launch {
     uint32_t shared_bytes;      // dynamic
     const void *params;         // packed bytes of all parameters
     size_t params_bytes;
-    const uint32_t
-        *param_at;    // where each parameter starts in `params`; NULL: at the kernel's own offsets
+    // Where each parameter starts in `params`; NULL: at the kernel's own offsets.
+    const uint32_t *param_at;
     int n_params;     // as the kernel has
     const char *name; // what it does, for messages: "decode layer 3: rms_norm[rows]"
 } kt_launch;

@@ -12,12 +12,11 @@
 
 // What is planned for.
 typedef struct kt_target {
-    bool
-        cuda; // false: the CPU back end (C implementations, composites always through their bodies)
-    int cc;   // 89; as `cc` in expressions
+    // false: the CPU back end (C implementations, composites always through their bodies)
+    bool cuda;
+    int cc; // 89; as `cc` in expressions
     int sm_count;
-    int64_t
-        smem_max; // bytes of shared memory a block may have (opt-in); planning never exceeds 99 KB
+    int64_t smem_max;     // bytes a block may have (opt-in); planning never exceeds 99 KB
     int64_t memory_bytes; // device memory that may be used; 0: no limit
 } kt_target;
 
@@ -124,8 +123,8 @@ typedef struct kt_host_call {
     const int *in, *inout, *out; // tensors by port; -1 absent
     const int *dims; // by `decides`: index into plan dims; -1: the dim is fixed, its size is in the
                      // tensors
-    const kt_value
-        *params;         // numbers by param (choices and bools: index); NULL text below otherwise
+    // By param: numbers (choices and bools: index), or NULL and a text below.
+    const kt_value *params;
     const kt_str *words; // texts by param: choice words, languages, strings
 } kt_host_call;
 
