@@ -340,6 +340,17 @@ static kt_status cuda_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err 
     return status == KT_OK ? waited : status;
 }
 
+// One graph for each slot that the list tells apart.
+static kt_status record_slots(cuda *c, const kt_stage *stage, const kt_step_list *list,
+    const int64_t *values, kt_err *err) {
+    int slots = uses_slot(c, list) ? c->options.slots : 1;
+    for (int slot = 0; slot < slots; slot++) {
+        kt_gpu_graph *graph;
+        KT_TRY(record(c, stage, list, values, slot, &graph, err));
+    }
+    return KT_OK;
+}
+
 kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err) {
     cuda *c = (cuda *)backend;
     if (!c->options.graph || profiling(c)) return KT_OK;
@@ -351,11 +362,7 @@ kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err) {
             const kt_step_list *list = &stage->lists[i];
             for (int d = 0; d < plan->n_dims; d++) values[d] = plan->dims[d].max;
             if (stage->bucket_dim >= 0) values[stage->bucket_dim] = list->bucket;
-            int slots = uses_slot(c, list) ? c->options.slots : 1;
-            for (int slot = 0; slot < slots; slot++) {
-                kt_gpu_graph *graph;
-                KT_TRY(record(c, stage, list, values, slot, &graph, err));
-            }
+            KT_TRY(record_slots(c, stage, list, values, err));
         }
     }
     return KT_OK;

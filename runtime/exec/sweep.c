@@ -112,7 +112,8 @@ static kt_status choose_size(const kt_sweep *sweep, int64_t *bytes, kt_err *err)
     if (!sweep->gpu) return KT_OK;
     int64_t room = 0, total = 0, most = (int64_t)GPU_MB << 20;
     KT_TRY(kt_gpu_memory(sweep->gpu, &room, &total, err));
-    *bytes = room / 2 < most ? room / 2 / (PIECE * BLOCK_PIECES) * (PIECE * BLOCK_PIECES) : most;
+    const int64_t block = (int64_t)PIECE * BLOCK_PIECES;
+    *bytes = room / 2 < most ? room / 2 / block * block : most;
     if (*bytes >= (int64_t)LEAST_MB << 20) return KT_OK;
     return KT_FAIL(err, KT_EMEMORY, "only %" PRId64 " MB of GPU memory are free", room >> 20);
 }
