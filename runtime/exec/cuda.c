@@ -341,8 +341,8 @@ static kt_status cuda_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err 
 }
 
 // One graph for each slot that the list tells apart.
-static kt_status record_slots(cuda *c, const kt_stage *stage, const kt_step_list *list,
-    const int64_t *values, kt_err *err) {
+static kt_status record_slots(
+    cuda *c, const kt_stage *stage, const kt_step_list *list, const int64_t *values, kt_err *err) {
     int slots = uses_slot(c, list) ? c->options.slots : 1;
     for (int slot = 0; slot < slots; slot++) {
         kt_gpu_graph *graph;
