@@ -3,7 +3,7 @@
 The formula (p: point in shorter sides, f: in fractions of the picture):
     ground colour from kind, colours, pattern and waves; every drawn thing over it, bilinear from the level of the
     sprite that fits its size, bent, recoloured; times the light's slope; plus noise.
-The two versions agree to rounding (tests at the end); noise is drawn anew by each.
+The two versions agree to rounding (selftest.py); noise is drawn anew by each.
 """
 
 import numpy as np

@@ -123,7 +123,7 @@ class Sampler:
     def objects(self, rng, n):
         """Three different objects a scene; left-out pairs never in training, always the first two in a test."""
         obj = self.have[rng.integers(0, len(self.have), (n, 3))]
-        for _ in range(60):
+        for _ in range(400):
             a, b, c = obj.T
             if self.split == "train":
                 bad2 = (a == b) | self.pairs[a, b]
