@@ -136,6 +136,15 @@ static inline double kt_cpu_param(const kt_cpu_call *call, const char *name) {
     return kt_cpu_number_of(call->params, call->n_params, "parameter", name)->value;
 }
 
+// Memory from the heap, to be freed. Ends the program with a message if there is none: what an
+// implementation takes is small, and a thread of parallel_for has nobody to tell.
+static inline void *kt_cpu_alloc(size_t bytes) {
+    void *out = malloc(bytes + 1);
+    if (out) return out;
+    fprintf(stderr, "kotaro: out of memory: %llu bytes for an op\n", (unsigned long long)bytes);
+    abort();
+}
+
 // Sum of a[i] * b[i], in eight running sums that are added at the end.
 static inline float kt_cpu_dot(const float *a, const float *b, int64_t n) {
     float sum[8] = {0};

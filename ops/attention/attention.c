@@ -33,7 +33,7 @@ static void query(const float *q, const float *k, const float *v, float *score, 
 static void head(const struct heads *c, int64_t view, int64_t h) {
     const kt_cpu_host *host = c->call->host;
     int64_t k0 = c->k_offset[view], n = c->k_offset[view + 1] - k0;
-    float *k = malloc(sizeof(float) * (size_t)(n * c->hd * 2 + n + 2 * c->hd + 1));
+    float *k = kt_cpu_alloc(sizeof(float) * (size_t)(n * c->hd * 2 + n + 2 * c->hd + 1));
     float *v = k + n * c->hd, *score = v + n * c->hd, *q = score + n, *out = q + c->hd;
     for (int64_t j = 0; j < n; j++) {
         host->f16_to_f32(c->k + (k0 + j) * c->d + h * c->hd, k + j * c->hd, (size_t)c->hd);

@@ -14,7 +14,7 @@ struct rows {
 
 static void rows_run(void *ctx, int64_t begin, int64_t end) {
     const struct rows *c = ctx;
-    float *row = malloc(sizeof(float) * (size_t)c->d);
+    float *row = kt_cpu_alloc(sizeof(float) * (size_t)c->d);
     for (int64_t r = begin; r < end; r++) {
         if (strcmp(c->x->dtype, "f16") == 0)
             c->host->f16_to_f32((const uint16_t *)c->x->data + r * c->d, row, (size_t)c->d);

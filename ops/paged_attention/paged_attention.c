@@ -35,7 +35,7 @@ static void group(const struct tokens *c, const int32_t *seg, int64_t i, int64_t
     const kt_cpu_host *host = c->call->host;
     int64_t hd = c->hd, heads = c->qd / (c->kvh * hd), position = seg[1] + (i - seg[3]);
     float *k = tmp, *v = k + 16 * hd, *q = v + 16 * hd, *out = q + heads * hd;
-    struct state *state = malloc(sizeof *state * (size_t)heads);
+    struct state *state = kt_cpu_alloc(sizeof *state * (size_t)heads);
     host->f16_to_f32(c->q + i * c->qd + kv * heads * hd, q, (size_t)(heads * hd));
     memset(out, 0, sizeof(float) * (size_t)(heads * hd));
     for (int64_t h = 0; h < heads; h++) state[h] = (struct state){-INFINITY, 0, out + h * hd};
@@ -58,7 +58,7 @@ static void group(const struct tokens *c, const int32_t *seg, int64_t i, int64_t
 
 static void tokens_run(void *ctx, int64_t begin, int64_t end) {
     const struct tokens *c = ctx;
-    float *tmp = malloc(sizeof(float) * (size_t)(32 * c->hd + 2 * c->qd));
+    float *tmp = kt_cpu_alloc(sizeof(float) * (size_t)(32 * c->hd + 2 * c->qd));
     for (int64_t i = begin; i < end; i++) {
         const int32_t *seg = NULL;
         for (int64_t s = 0; s < c->g && !seg; s++) {

@@ -13,7 +13,7 @@ struct rows {
 
 static void rows_run(void *ctx, int64_t begin, int64_t end) {
     const struct rows *c = ctx;
-    float *row = malloc(sizeof(float) * (size_t)c->d);
+    float *row = kt_cpu_alloc(sizeof(float) * (size_t)c->d);
     for (int64_t r = begin; r < end; r++) {
         const float *x = c->x + r * c->d;
         double sum = 0;

@@ -30,8 +30,8 @@ static const char *run(const kt_cpu_call *call) {
     int64_t g = kt_cpu_dim(call, "g");
     const int32_t *segments =
         kt_cpu_in(call, "segments")->data; // i32[g, 4] row, start, length, first
-    float *rows = malloc(sizeof(float) * (size_t)(2 * m));
-    double *turn = malloc(sizeof(double) * (size_t)hd);
+    float *rows = kt_cpu_alloc(sizeof(float) * (size_t)(2 * m));
+    double *turn = kt_cpu_alloc(sizeof(double) * (size_t)hd);
     // Tokens of no segment (a stopped row) keep the rule that outputs are written: they are copied.
     memcpy(
         kt_cpu_in(call, "y")->data, kt_cpu_in(call, "x")->data, sizeof(uint16_t) * (size_t)(n * m));

@@ -104,7 +104,7 @@ static int32_t draw(const token *order, int64_t n, uint32_t u) // 7
 
 static int32_t choose(const settings *s, const row *r, const float *logits) {
     if (s->temperature == 0) return greedy(s, r, logits);
-    token *order = malloc(sizeof *order * (size_t)s->v);
+    token *order = kt_cpu_alloc(sizeof *order * (size_t)s->v);
     for (int64_t i = 0; i < s->v; i++)
         order[i] = (token){clamp(value(s, r, logits, i) / s->temperature), (int32_t)i, 0}; // 3
     qsort(order, (size_t)s->v, sizeof *order, compare);
