@@ -37,7 +37,8 @@ static kt_cpu_query_function find_shipped(kt_str name) {
 // Where the shared library of this source lies or will lie; NULL without a private cache folder.
 static char *library_path(kt_arena *arena, kt_str source, kt_str header) {
     const char *cache = kt_os_cache_folder(arena);
-    if (!cache) return NULL;
+    if (!cache || !kt_os_private_folder(cache))
+        return NULL; // who can write there could put another
     char *folder = kt_path_join(arena, cache, "cpu");
     if (!kt_os_private_folder(folder)) return NULL;
     kt_hasher *hasher = kt_hasher_open();
