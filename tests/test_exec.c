@@ -151,7 +151,7 @@ static void exec_reads_and_cuts_a_picture(void **state) {
     int64_t views = dim(r, s, "views"), patches = 0;
     for (int64_t v = 0; v < views; v++) {
         assert_int_equal(offset[v], patches);
-        patches += view[2 * v] * view[2 * v + 1];
+        patches += (int64_t)view[2 * v] * view[2 * v + 1];
     }
     assert_int_equal(offset[views], patches);
     assert_int_equal(dim(r, s, "patches"), patches);
@@ -212,7 +212,7 @@ static void exec_writes_prompts_and_plans_rows(void **state) {
     for (int i = 0; i < rows; i++) {
         assert_int_equal(left[i], i < ITEMS ? 7 : 0);
         assert_int_equal(segments[4 * i + 2], i < ITEMS ? 1 : 0);
-        assert_int_equal(tokens[7 * i], -1);
+        assert_int_equal(tokens[(ptrdiff_t)7 * i], -1);
         if (i >= ITEMS) continue;
         assert_int_equal(segments[4 * i + 1], prompts->at[i].n - 1);
         assert_int_equal(next[i], prompts->at[i].ids[prompts->at[i].n - 1]);
@@ -278,7 +278,7 @@ static void exec_streams_what_it_returns(void **state) {
         }
         kt_buf now = {0};
         for (int i = 0; i < ITEMS; i++) kt_buf_str(&now, (kt_str){t.texts[i].at, t.texts[i].n});
-        bool same = before.n == now.n && memcmp(before.at, now.at, now.n) == 0;
+        bool same = kt_str_eq((kt_str){before.at, before.n}, (kt_str){now.at, now.n});
         if (run > 0) assert_true(same == (run == 3));
         kt_buf_deinit(&before);
         before = now;

@@ -93,7 +93,10 @@ static void look_at_kernel(const kt_op_check_build *b, const kt_op_launch *launc
     const kt_cubin_kernel *kernel = kt_cubin_find(result->info, name);
     kt_buf defines = {0};
     defines_of(b, &defines);
-    if (!kernel) fail_msg("%s has no kernel '%s'", b->request.name, name);
+    if (!kernel) {
+        fail_msg("%s has no kernel '%s'", b->request.name, name);
+        return;
+    }
     look_at_params(b, kernel);
     fprintf(table, "%-44s sm_%-3d %3d registers %6u shared %5u frame %5d spilled %7u code  %s\n",
         name, arch, kernel->registers, kernel->shared_bytes, kernel->frame_bytes,

@@ -51,9 +51,10 @@ static batch *new_batch(uint64_t seed) {
     kt_random random = {seed};
     for (int i = 0; i < V; i++) b->logits[i] = (float)(2 * kt_random_normal(&random));
     for (int r = 0; r < ROWS; r++) {
-        memcpy(b->logits + r * V, b->logits, V * sizeof(float));
-        b->segments[4 * r] = b->segments[4 * r + 3] = r;
-        b->segments[4 * r + 2] = 1;
+        memcpy(b->logits + (ptrdiff_t)r * V, b->logits, V * sizeof(float));
+        int32_t *segment = b->segments + (ptrdiff_t)4 * r;
+        segment[0] = segment[3] = r;
+        segment[2] = 1;
         b->left[r] = 3;
         for (int k = 0; k < 2; k++) b->rng[4 * r + k] = (uint32_t)kt_random_next(&random);
     }
@@ -164,7 +165,7 @@ static void draws_follow_the_distribution(void **state) {
         batch *b = new_batch(100 + k);
         int64_t counts[V];
         double p[V];
-        for (int r = 0; r < ROWS; r++) b->seen[r * WORDS] = 0x5a5a1234;
+        for (int r = 0; r < ROWS; r++) b->seen[(ptrdiff_t)r * WORDS] = 0x5a5a1234;
         exact(b, &kinds[k], p);
         draw(b, &kinds[k], counts);
         double off = distance(counts, p);
@@ -182,7 +183,7 @@ static void another_distribution_shows(void **state) {
         {1.05, 1, 1, 0}, {1, 0.98, 1, 0}, {1, 1, 1.05, 0}, {1, 1, 1, V - 12}};
     batch *b = new_batch(7);
     int64_t counts[V];
-    for (int r = 0; r < ROWS; r++) b->seen[r * WORDS] = 0x5a5a1234;
+    for (int r = 0; r < ROWS; r++) b->seen[(ptrdiff_t)r * WORDS] = 0x5a5a1234;
     draw(b, &asked, counts);
     for (size_t k = 0; k < sizeof others / sizeof others[0]; k++) {
         double p[V];
