@@ -105,11 +105,15 @@ def load(folder):
     return out
 
 
+NOTICE = ("a demonstration; it knows 301 drawn objects and says so where it does not know. "
+          "For photographs give a MiniCPM-V 2.6 folder with --model")
+
+
 def configs():
     v, t = m.VISION, m.TEXT
     config = {
         "architectures": ["MiniCPMV"], "model_type": "minicpmv", "version": 2.6, "torch_dtype": "bfloat16",
-        "name": "kotaro-tiny", "hidden_size": t["width"], "num_hidden_layers": t["layers"],
+        "name": "kotaro-tiny", "notice": NOTICE, "hidden_size": t["width"], "num_hidden_layers": t["layers"],
         "intermediate_size": t["mlp"], "num_attention_heads": t["heads"], "num_key_value_heads": t["kv_heads"],
         "hidden_act": "silu", "vocab_size": t["vocabulary"], "rms_norm_eps": t["eps"], "rope_theta": t["theta"],
         "max_position_embeddings": CONTEXT, "tie_word_embeddings": False, "use_sliding_window": False,
