@@ -94,9 +94,10 @@ static float *logits_at(
         const kt_tensor *t = &s->plan->tensors[tensor];
         *v = t->axis[1].max;
         float *all = malloc((size_t)t->bytes);
-        out = malloc(sizeof(float) * (size_t)*v);
-        if (s->backend->table->get(s->backend, tensor, 0, all, t->bytes, &err) == KT_OK)
-            memcpy(out, all + row * *v, sizeof(float) * (size_t)*v);
+        if (all && s->backend->table->get(s->backend, tensor, 0, all, t->bytes, &err) == KT_OK) {
+            out = malloc(sizeof(float) * (size_t)*v);
+            if (out) memcpy(out, all + row * *v, sizeof(float) * (size_t)*v);
+        }
         free(all);
     }
     free(tokens);
@@ -110,7 +111,11 @@ static bool near_tie(
     int64_t v = 0;
     float *a = logits_at(p, KT_DEVICE_CPU, picture, row, step, &v);
     float *b = logits_at(p, KT_DEVICE_CUDA, picture, row, step, &v);
-    if (!a || !b) return false;
+    if (!a || !b) {
+        free(a);
+        free(b);
+        return false;
+    }
     kt_value penalty = kt_value_real(1);
     (void)kt_pipeline_number(p->cpu->pipeline, "sampler.repetition_penalty", &penalty);
     double most = 0, first = -INFINITY, second = -INFINITY;
