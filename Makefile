@@ -3,6 +3,7 @@
 #   make            build/kotaro and build/kotaro-run: one program under two names
 #   make run        an analysis of examples/scene.jpg
 #   make test       all tests that need no GPU       make test-gpu   those that need one
+#   make eval-tiny  asks the shipped model about N (40) fresh pictures a set; fails below a floor
 #   make test-san   make test under the address and undefined-behaviour sanitizers
 #   make fuzz       every fuzz target for FUZZ_SECONDS (20) each, by clang's libFuzzer
 #   make lint       format, tidy, headers, layers, Windows, pipelines       make fmt   formats
@@ -60,7 +61,7 @@ NOT_WITH_SAN := $(if $(SAN),$B/tests/test_kernels)
 
 # ---- the program
 
-.PHONY: all lib tests run test test-gpu test-san fuzz fuzz-all lint fmt dist nvrtc clean FORCE
+.PHONY: all lib tests run test test-gpu test-san eval-tiny fuzz fuzz-all lint fmt dist nvrtc clean FORCE
 all: $B/kotaro-run
 lib: $B/libkotaro.a
 tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
@@ -128,6 +129,9 @@ test-gpu: all $(GPU_PROGRAMS)
 
 test-san:
 	$(MAKE) SAN=1 test
+
+eval-tiny: all
+	tools/eval_tiny.sh $(N)
 
 fuzz:
 	@tools/setup.sh fuzz

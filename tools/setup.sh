@@ -1,11 +1,11 @@
 #!/bin/sh
 # Makes sure that the packages are there that a step needs. As root (or with a sudo that asks nothing) on Debian they
 # are installed; otherwise this prints the one line to run, and stops.
-# usage: setup.sh build|test|lint|fuzz|pip
+# usage: setup.sh build|test|lint|fuzz|pip|eval
 set -eu
 CC=${CC:-gcc}
 
-# package, then what shows that it is there: header:, library:, command:, runtime:, module:
+# package, then what shows that it is there: header:, library:, command:, runtime:, module:, file:
 build='
 gcc              command:gcc
 libc6-dev        header:stdio.h
@@ -33,6 +33,11 @@ clang-14         command:clang-14
 libclang-rt-14-dev runtime:clang-14'
 pip='
 python3-pip      module:pip'
+eval='
+python3-numpy    file:/usr/lib/python3/dist-packages/numpy
+python3-pil      file:/usr/lib/python3/dist-packages/PIL
+fonts-noto-color-emoji file:/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+ruby-gemojione   file:/usr/share/doc/ruby-gemojione'
 
 there() {
     case $1 in
@@ -42,6 +47,7 @@ there() {
         "$CC" -E -x c - >/dev/null 2>&1 ;;
     library:*) case $("$CC" -print-file-name="${1#*:}" 2>/dev/null) in /*) ;; *) return 1 ;; esac ;;
     runtime:*) ls "$("${1#*:}" -print-runtime-dir 2>/dev/null)"/libclang_rt.fuzzer-*.a >/dev/null 2>&1 ;;
+    file:*) [ -e "${1#*:}" ] ;;
     module:*) python3 -c "import ${1#*:}" 2>/dev/null ;;
     esac
 }
@@ -52,7 +58,8 @@ test) list=$test ;;
 lint) list=$lint ;;
 fuzz) list=$fuzz ;;
 pip) list=$pip ;;
-*) echo "usage: setup.sh build|test|lint|fuzz|pip" >&2; exit 2 ;;
+eval) list=$eval ;;
+*) echo "usage: setup.sh build|test|lint|fuzz|pip|eval" >&2; exit 2 ;;
 esac
 
 missing=$(printf '%s\n' "$list" | while read -r package signs; do
