@@ -56,13 +56,7 @@ static kt_status get_attributes(kt_gpu *gpu, kt_err *err) {
         {KT_CU_ATTR_CC_MINOR, &info->cc_minor},
         {KT_CU_ATTR_SM_COUNT, &info->device_sm_count},
         {KT_CU_ATTR_MAX_THREADS_PER_BLOCK, &info->max_threads},
-        {KT_CU_ATTR_THREADS_PER_SM, &info->threads_per_sm},
         {KT_CU_ATTR_SHARED_OPTIN, &info->shared_optin_bytes},
-        {KT_CU_ATTR_SHARED_PER_SM, &info->shared_per_sm_bytes},
-        {KT_CU_ATTR_L2_BYTES, &info->l2_bytes},
-        {KT_CU_ATTR_MEMORY_BUS_BITS, &info->memory_bus_bits},
-        {KT_CU_ATTR_MEMORY_CLOCK_KHZ, &info->memory_clock_khz},
-        {KT_CU_ATTR_CLOCK_KHZ, &info->clock_khz},
         {KT_CU_ATTR_KERNEL_TIMEOUT, &timeout},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
@@ -216,10 +210,6 @@ int kt_gpu_count(kt_err *err) {
 
 kt_status kt_gpu_wait(kt_gpu *gpu, kt_cu_stream stream, kt_err *err) {
     return KT_GPU_DO(gpu, cuStreamSynchronize, (stream), "waiting for the GPU", err);
-}
-
-kt_status kt_gpu_wait_all(kt_gpu *gpu, kt_err *err) {
-    return KT_GPU_DO(gpu, cuCtxSynchronize, (), "waiting for the GPU", err);
 }
 
 kt_status kt_gpu_flush(kt_gpu *gpu, kt_cu_stream stream, kt_err *err) {

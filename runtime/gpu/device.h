@@ -15,12 +15,8 @@ typedef struct kt_gpu_info {
     int sm_count;           // of the green context when there is one
     int device_sm_count;    // of the whole device
     int max_threads;        // a block
-    int threads_per_sm;
     int shared_optin_bytes; // largest shared memory of a block
-    int shared_per_sm_bytes;
-    int l2_bytes;
-    int memory_bus_bits, memory_clock_khz, clock_khz;
-    bool kernel_timeout; // the system resets the GPU when a kernel takes too long
+    bool kernel_timeout;    // the system resets the GPU when a kernel takes too long
     int64_t total_bytes;
     int driver_version; // 13000: CUDA 13.0
 } kt_gpu_info;
@@ -68,8 +64,7 @@ kt_status kt_gpu_memory(
 int kt_gpu_count(kt_err *err);
 
 kt_status kt_gpu_wait(
-    kt_gpu *gpu, kt_cu_stream stream, kt_err *err) KT_MUST_CHECK;  // until the stream is idle
-kt_status kt_gpu_wait_all(kt_gpu *gpu, kt_err *err) KT_MUST_CHECK; // the whole context
+    kt_gpu *gpu, kt_cu_stream stream, kt_err *err) KT_MUST_CHECK; // until the stream is idle
 kt_status kt_gpu_flush(
     kt_gpu *gpu, kt_cu_stream stream, kt_err *err) KT_MUST_CHECK; // starts batched work (Windows)
 
