@@ -48,10 +48,6 @@ static const filter_row filters[KT_RESIZE_COUNT] = {
     [KT_RESIZE_BILINEAR] = {"bilinear", bilinear, 1.0},
 };
 
-const char *kt_resize_filter_name(kt_resize_filter filter) {
-    return filters[filter].name;
-}
-
 bool kt_resize_filter_find(kt_str name, kt_resize_filter *out) {
     for (int i = 0; i < KT_RESIZE_COUNT; i++) {
         if (!kt_str_is(name, filters[i].name)) continue;

@@ -41,7 +41,6 @@ typedef enum kt_resize_filter {
     KT_RESIZE_COUNT
 } kt_resize_filter;
 
-const char *kt_resize_filter_name(kt_resize_filter filter);
 bool kt_resize_filter_find(kt_str name, kt_resize_filter *out);
 
 // A resize of one picture to several sizes. All sizes at least 1.

@@ -67,11 +67,6 @@ static kt_str decode(const alphabet *table, kt_arena *arena, kt_str token) {
     return (kt_str){bytes, n};
 }
 
-kt_str kt_bpe_bytes(kt_arena *arena, kt_str token) {
-    alphabet table = make_alphabet();
-    return decode(&table, arena, token);
-}
-
 // ---- reading the model
 
 // A rule: `left` and `right` next to each other become `made`; lower ranks go first.

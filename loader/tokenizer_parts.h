@@ -108,7 +108,5 @@ kt_status kt_bpe_open(kt_arena *arena, const kt_json *model, const char *name, k
 // EPROMPT.
 kt_status kt_bpe_encode(const kt_bpe *bpe, kt_bpe_memory *memory, kt_str piece, kt_arena *arena,
     kt_ids *ids, kt_err *err) KT_MUST_CHECK;
-// The bytes that a token of the vocabulary, written in the byte alphabet, stands for.
-kt_str kt_bpe_bytes(kt_arena *arena, kt_str token);
 
 #endif

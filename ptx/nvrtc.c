@@ -13,7 +13,6 @@ enum {
     NVRTC_COMPILATION = 6,
     NVRTC_BUILTINS = 7,
     NVRTC_CANCELLED = 16,
-    MAX_ARCHS = 64,
     MAX_OPTIONS = 512,
     MAX_QUOTE = 2400, // bytes of a log in an error message
 };
@@ -30,9 +29,7 @@ enum {
     X(nvrtcGetCUBINSize, (nvrtc_program program, size_t * size))                                   \
     X(nvrtcGetCUBIN, (nvrtc_program program, char *out))                                           \
     X(nvrtcGetPTXSize, (nvrtc_program program, size_t * size))                                     \
-    X(nvrtcGetPTX, (nvrtc_program program, char *out))                                             \
-    X(nvrtcGetNumSupportedArchs, (int *n))                                                         \
-    X(nvrtcGetSupportedArchs, (int *archs))
+    X(nvrtcGetPTX, (nvrtc_program program, char *out))
 
 struct kt_nvrtc {
 #define FIELD(name, params) int(*name) params; // NOLINT(bugprone-macro-parentheses)
@@ -42,7 +39,6 @@ struct kt_nvrtc {
     int (*nvrtcSetFlowCallback)(
         nvrtc_program program, flow_callback call, void *payload); // may be NULL
     kt_nvrtc_id id;
-    int archs[MAX_ARCHS], n_archs;
 };
 
 typedef struct row {
@@ -110,10 +106,6 @@ static kt_status load(const kt_nvrtc_place *place, kt_nvrtc *nvrtc, kt_err *err)
         return KT_FAIL(err, KT_ECOMPILE,
             "'%s' is NVRTC %d.%d, but the builtins file beside it is of %d.%d", place->library,
             major, minor, place->id.major, place->id.minor);
-    int n = 0;
-    if (nvrtc->nvrtcGetNumSupportedArchs(&n) == 0 && n > 0 && n <= MAX_ARCHS &&
-        nvrtc->nvrtcGetSupportedArchs(nvrtc->archs) == 0)
-        nvrtc->n_archs = n;
     nvrtc->id = place->id;
     return KT_OK;
 }
@@ -137,11 +129,6 @@ void kt_nvrtc_close(kt_nvrtc *nvrtc) {
 
 kt_nvrtc_id kt_nvrtc_get_id(const kt_nvrtc *nvrtc) {
     return nvrtc->id;
-}
-
-const int *kt_nvrtc_archs(const kt_nvrtc *nvrtc, int *n) {
-    *n = nvrtc->n_archs;
-    return nvrtc->archs;
 }
 
 // ---- logs

@@ -35,8 +35,6 @@ typedef struct kt_nvrtc kt_nvrtc;
 kt_status kt_nvrtc_open(const kt_nvrtc_place *place, kt_nvrtc **out, kt_err *err) KT_MUST_CHECK;
 void kt_nvrtc_close(kt_nvrtc *nvrtc); // NULL is fine; the library stays loaded
 kt_nvrtc_id kt_nvrtc_get_id(const kt_nvrtc *nvrtc);
-// Architectures it can make code for, rising. *n gets the number.
-const int *kt_nvrtc_archs(const kt_nvrtc *nvrtc, int *n);
 
 typedef struct kt_nvrtc_source {
     const char *name; // shown in messages: "ops/rms_norm/rms_norm.cu"

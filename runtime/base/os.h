@@ -81,7 +81,6 @@ int kt_os_run(const char *const *argv, kt_buf *out);
 typedef struct kt_os_library kt_os_library;
 // NULL if it cannot be opened; then `why` (may be NULL) gets the system's reason.
 kt_os_library *kt_os_library_open(const char *path, kt_buf *why);
-void *kt_os_library_find(kt_os_library *library, const char *symbol); // NULL if absent
 void kt_os_library_close(kt_os_library *library);
 // The file that it came from, 0-terminated in out[n]. false if the system does not tell.
 bool kt_os_library_path(kt_os_library *library, char *out, size_t n);

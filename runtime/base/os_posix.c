@@ -346,10 +346,6 @@ kt_os_library *kt_os_library_open(const char *path, kt_buf *why) {
     return handle;
 }
 
-void *kt_os_library_find(kt_os_library *library, const char *symbol) {
-    return dlsym(library, symbol);
-}
-
 void kt_os_library_close(kt_os_library *library) {
     if (library != NULL) dlclose(library);
 }

@@ -584,14 +584,6 @@ kt_os_function kt_os_library_function(kt_os_library *library, const char *symbol
     return function;
 }
 
-void *kt_os_library_find(kt_os_library *library, const char *symbol) {
-    kt_os_function function = kt_os_library_function(library, symbol);
-    void *object;
-    _Static_assert(sizeof object == sizeof function, "Windows has one address space");
-    memcpy(&object, &function, sizeof object);
-    return object;
-}
-
 void kt_os_library_close(kt_os_library *library) {
     if (library != NULL) FreeLibrary((HMODULE)(void *)library);
 }

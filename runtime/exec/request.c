@@ -24,10 +24,6 @@ static const host_row *find_row(kt_str name) {
     return NULL;
 }
 
-bool kt_host_known(kt_str name) {
-    return find_row(name) != NULL;
-}
-
 kt_request *kt_request_open(const kt_context *context, const char *image_path, int slot) {
     const kt_plan *plan = context->plan;
     kt_request *r = calloc(1, sizeof *r);

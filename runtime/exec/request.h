@@ -70,8 +70,6 @@ void kt_request_close(kt_request *request); // NULL is fine
 // that read_answers reads its inputs from it. Errors: EFILE, EIMAGE, EPROMPT (of this picture),
 // EUSAGE (a picture is wanted and there is none), EMODEL, EOP (an op left what no sampler makes).
 kt_status kt_host_run(kt_request *request, const kt_host_call *call, kt_err *err) KT_MUST_CHECK;
-// Is there an implementation of this step?
-bool kt_host_known(kt_str name);
 
 // For implementations (host_*.c).
 typedef struct kt_host {

@@ -47,10 +47,6 @@ kt_status kt_gpu_timer_mark(kt_gpu_timer *timer, kt_cu_stream stream, int *index
     return KT_OK;
 }
 
-int kt_gpu_timer_marks(const kt_gpu_timer *timer) {
-    return timer->n;
-}
-
 kt_status kt_gpu_timer_ms(kt_gpu_timer *timer, int from, int to, double *ms, kt_err *err) {
     KT_ASSERT(from >= 0 && from < timer->n && to >= 0 && to < timer->n);
     float value = 0;

@@ -16,7 +16,6 @@ void kt_gpu_timer_reset(kt_gpu_timer *timer); // forgets all marks
 // used.
 kt_status kt_gpu_timer_mark(
     kt_gpu_timer *timer, kt_cu_stream stream, int *index, kt_err *err) KT_MUST_CHECK;
-int kt_gpu_timer_marks(const kt_gpu_timer *timer);
 // Milliseconds from mark `from` to mark `to`; waits for `to`.
 kt_status kt_gpu_timer_ms(
     kt_gpu_timer *timer, int from, int to, double *ms, kt_err *err) KT_MUST_CHECK;

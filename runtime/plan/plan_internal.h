@@ -167,7 +167,6 @@ kt_scope_entry *kt_scope_find(kt_scope *scope, kt_str name);
 bool kt_scope_define(kt_planner *p, kt_scope *scope, kt_ref name, int tensor);
 // The members that `name` stands for, $indexes filled in; reports unknown names. n = 0: failed.
 kt_member *kt_scope_group(kt_planner *p, kt_scope *scope, kt_ref name, int *n);
-bool kt_scope_has(const kt_planner *p, const kt_scope *scope, kt_str name);
 kt_str kt_plan_subst(kt_planner *p, kt_str name);
 
 // ---- unify.c, params.c

@@ -84,15 +84,6 @@ kt_str kt_plan_subst(kt_planner *p, kt_str name) {
     return name;
 }
 
-bool kt_scope_has(const kt_planner *p, const kt_scope *scope, kt_str name) {
-    (void)p;
-    kt_str member;
-    for (; scope; scope = scope->parent)
-        for (size_t i = 0; i < scope->entries.n; i++)
-            if (kt_name_in_group(scope->entries.at[i].name, name, &member)) return true;
-    return false;
-}
-
 static kt_member *find_group(kt_planner *p, kt_scope *scope, kt_str name, kt_place at, int *n) {
     for (; scope; scope = scope->parent) {
         KT_VEC(kt_member) out = {0};
