@@ -2,31 +2,12 @@
 
 #include "loader/json.h"
 
-#include <inttypes.h>
-
 enum { MAX_BYTES = 64 << 20, MAX_DEPTH = 64, MAX_VALUES = 4 << 20 };
-
-typedef struct kt_strs {
-    kt_str *at;
-    size_t n, cap;
-} kt_strs;
 
 struct kt_config {
     const char *path;
     const kt_json *root;
-    kt_strs keys;
 };
-
-static void collect(kt_arena *arena, const kt_json *object, kt_str before, kt_strs *keys) {
-    for (size_t i = 0; i < object->n; i++) {
-        const kt_json_member *member = kt_json_member_at(object, i);
-        const char *dot = before.n > 0 ? "." : "";
-        kt_str key = kt_str_from(kt_arena_printf(
-            arena, "%.*s%s%.*s", KT_STR_ARG(before), dot, KT_STR_ARG(member->name)));
-        KT_PUSH(arena, keys, key);
-        if (member->value.kind == KT_JSON_OBJECT) collect(arena, &member->value, key, keys);
-    }
-}
 
 kt_status kt_config_open(kt_arena *arena, const char *path, const kt_config **out, kt_err *err) {
     kt_config *config = KT_NEW(arena, kt_config);
@@ -37,7 +18,6 @@ kt_status kt_config_open(kt_arena *arena, const char *path, const kt_config **ou
             kt_json_describe(arena, config->root));
     }
     config->path = kt_arena_printf(arena, "%s", path);
-    collect(arena, config->root, (kt_str){"", 0}, &config->keys);
     *out = config;
     return KT_OK;
 }
@@ -102,15 +82,6 @@ bool kt_config_text(const kt_config *config, kt_str key, kt_str *out) {
     return kt_json_get_text(lookup(config->root, key), out);
 }
 
-bool kt_config_has(const kt_config *config, kt_str key) {
-    return lookup(config->root, key) != NULL;
-}
-
 const char *kt_config_path(const kt_config *config) {
     return config->path;
-}
-
-const kt_str *kt_config_keys(const kt_config *config, size_t *n) {
-    *n = config->keys.n;
-    return config->keys.at;
 }

@@ -16,9 +16,6 @@ kt_status kt_config_open(
 // 0.5]); false if there is none (null included).
 bool kt_config_number(const kt_config *config, kt_str key, kt_value *out);
 bool kt_config_text(const kt_config *config, kt_str key, kt_str *out);
-bool kt_config_has(const kt_config *config, kt_str key);
 const char *kt_config_path(const kt_config *config);
-// All dotted keys, for suggestions.
-const kt_str *kt_config_keys(const kt_config *config, size_t *n);
 
 #endif

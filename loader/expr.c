@@ -451,18 +451,6 @@ const kt_expr *kt_expr_node(kt_arena *arena, const kt_node *scalar, kt_diag *dia
     return expr;
 }
 
-const kt_expr *kt_expr_constant(kt_arena *arena, int64_t value) {
-    kt_term *t = KT_NEW(arena, kt_term);
-    const char *text = kt_arena_printf(arena, "%lld", (long long)value);
-    *t = (kt_term){.op = KT_CODE_NUMBER,
-        .arg = {-1, -1, -1},
-        .value = kt_value_int(value),
-        .to = strlen(text)};
-    kt_expr *expr = KT_NEW(arena, kt_expr);
-    *expr = (kt_expr){.text = kt_str_from(text), .terms = t, .n_terms = 1};
-    return expr;
-}
-
 kt_str kt_expr_text(const kt_expr *expr) {
     return expr->text;
 }

@@ -26,7 +26,6 @@ typedef struct kt_env {
 const kt_expr *kt_expr_parse(kt_arena *arena, kt_str text, kt_place at, kt_diag *diag);
 const kt_expr *kt_expr_node(
     kt_arena *arena, const kt_node *scalar, kt_diag *diag); // reports also a node that is no scalar
-const kt_expr *kt_expr_constant(kt_arena *arena, int64_t value);
 
 // Reports unknown names, division by zero, overflow, missing config keys at their place; `what`
 // names the expression in messages ("a launch", "a requirement"). false after reporting.

@@ -305,13 +305,6 @@ void kt_cache_put(kt_cache *cache, kt_hash key, const kt_cache_entry *entry) {
     (void)kt_cache_evict(cache, MAX_FILES, max_cache_bytes, false);
 }
 
-void kt_cache_drop(kt_cache *cache, kt_hash key) {
-    if (cache->folder == NULL) return;
-    kt_arena tmp = {0};
-    (void)kt_os_remove(entry_path(cache, &tmp, key));
-    kt_arena_deinit(&tmp);
-}
-
 // ---- the compiler used last
 
 bool kt_cache_get_tool(kt_cache *cache, kt_nvrtc_id *out) {

@@ -50,7 +50,6 @@ const char *kt_cache_why_off(const kt_cache *cache); // NULL if on
 bool kt_cache_get(kt_cache *cache, kt_hash key, int sm, kt_arena *arena, kt_cache_entry *out);
 // Writes an entry; evicts old ones after the first write of the process. Failure is only logged.
 void kt_cache_put(kt_cache *cache, kt_hash key, const kt_cache_entry *entry);
-void kt_cache_drop(kt_cache *cache, kt_hash key);
 
 // The compiler used last on this machine, so that keys can be made when it is no longer there.
 bool kt_cache_get_tool(kt_cache *cache, kt_nvrtc_id *out);

@@ -110,9 +110,7 @@ bool kt_compiler_nvrtc_loaded(const kt_compiler *compiler) {
 static bool look_for_nvrtc(kt_compiler *compiler) {
     if (!compiler->looked) {
         compiler->looked = true;
-        if (compiler->options.no_nvrtc)
-            kt_err_set(&compiler->place_err, KT_ECOMPILE, "compiling is turned off for this run");
-        else if (kt_nvrtc_find(&compiler->arena, &compiler->place, &compiler->place_err) != KT_OK)
+        if (kt_nvrtc_find(&compiler->arena, &compiler->place, &compiler->place_err) != KT_OK)
             compiler->place.library = NULL;
     }
     return compiler->place.library != NULL;

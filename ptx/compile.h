@@ -41,7 +41,6 @@ typedef struct kt_compiler_options {
     const kt_device_header *headers; // usually kt_device_headers; NULL: none
     const char *cache_folder;        // NULL: the user's
     bool no_cache;                   // neither read nor write the cache on disk
-    bool no_nvrtc;                   // packs and cache only
     const char *const
         *packs; // files or folders, in order of preference; those that do not exist are left out
     int n_packs;

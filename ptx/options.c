@@ -1,8 +1,6 @@
 #include "ptx/options.h"
 
 #include <ctype.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 static const char *const fixed_options[] = {
@@ -45,20 +43,13 @@ kt_status kt_options_define(kt_options *options, const char *name, const char *v
     return KT_OK;
 }
 
-kt_status kt_options_define_int(kt_options *options, const char *name, int64_t value, kt_err *err) {
-    char text[24];
-    (void)snprintf(text, sizeof text, "%" PRId64, value);
-    return kt_options_define(options, name, text, err);
-}
-
 const char **kt_options_list(const kt_options *options, kt_arena *arena, int arch, int *n) {
     size_t n_fixed = sizeof fixed_options / sizeof fixed_options[0];
-    const char **list = kt_arena_array(arena, options->macros.n + n_fixed + 3, sizeof *list);
+    const char **list = kt_arena_array(arena, options->macros.n + n_fixed + 2, sizeof *list);
     int at = 0;
     char suffix[2] = {options->suffix, 0};
     list[at++] = kt_arena_printf(arena, "--gpu-architecture=sm_%d%s", arch, suffix);
     for (size_t i = 0; i < n_fixed; i++) list[at++] = fixed_options[i];
-    if (options->line_info) list[at++] = "-lineinfo";
     list[at++] = kt_arena_printf(arena, "-DKT_OP_ABI=%d", KT_OP_ABI);
     for (size_t i = 0; i < options->macros.n; i++)
         list[at++] = kt_arena_printf(

@@ -24,7 +24,6 @@ typedef struct kt_options {
     kt_arena *arena;
     int arch;                       // 89
     char suffix;                    // 'a', 'f' or 0
-    bool line_info;                 // for profilers; makes the cubin depend on paths
     KT_VEC(kt_option_macro) macros; // sorted by name
 } kt_options;
 
@@ -33,8 +32,6 @@ void kt_options_init(kt_options *options, kt_arena *arena, int arch);
 // Errors: EOP: not such a name, or a value with a line break.
 kt_status kt_options_define(
     kt_options *options, const char *name, const char *value, kt_err *err) KT_MUST_CHECK;
-kt_status kt_options_define_int(
-    kt_options *options, const char *name, int64_t value, kt_err *err) KT_MUST_CHECK;
 // The list for `arch` (usually options->arch), in `arena`. *n gets the number.
 const char **kt_options_list(const kt_options *options, kt_arena *arena, int arch, int *n);
 

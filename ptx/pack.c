@@ -28,7 +28,6 @@ typedef struct pack_file {
     struct pack_file *next;
     const char *path;
     kt_os_file *file;
-    char tool[33];
     int n;
     unsigned char *index; // n rows, in the pack's arena
 } pack_file;
@@ -109,7 +108,6 @@ static kt_status read_index(kt_pack *pack, pack_file *one, kt_err *err) {
     uint64_t n = get_number(head + 8, 8);
     if (n > MAX_ITEMS || HEADER_BYTES + n * ROW_BYTES > (uint64_t)size)
         return damaged(one->path, "its index is cut short", err);
-    memcpy(one->tool, head + 16, sizeof one->tool - 1);
     one->n = (int)n;
     one->index = kt_arena_alloc(&pack->arena, (size_t)n * ROW_BYTES);
     if (n > 0)
@@ -168,10 +166,6 @@ int kt_pack_count(const kt_pack *pack) {
     return n;
 }
 
-const char *kt_pack_tool(const kt_pack *pack) {
-    return pack->files == NULL ? "" : pack->files->tool;
-}
-
 static kt_status read_item(
     const pack_file *one, int row, kt_arena *arena, kt_cache_entry *out, kt_err *err) {
     const unsigned char *p = one->index + (size_t)row * ROW_BYTES;
@@ -185,19 +179,6 @@ static kt_status read_item(
     if (memcmp(hash.bytes, p + 48, sizeof hash.bytes) != 0)
         return damaged(one->path, "an item is damaged", err);
     return kt_cache_decode(arena, (kt_str){payload, (size_t)size}, out, err);
-}
-
-kt_status kt_pack_get(
-    const kt_pack *pack, int number, kt_arena *arena, kt_pack_item *out, kt_err *err) {
-    *out = (kt_pack_item){0};
-    const pack_file *one = pack->files;
-    while (one != NULL && number >= one->n) {
-        number -= one->n;
-        one = one->next;
-    }
-    KT_ASSERT(one != NULL && number >= 0);
-    memcpy(out->key.bytes, one->index + (size_t)number * ROW_BYTES, sizeof out->key.bytes);
-    return read_item(one, number, arena, &out->entry, err);
 }
 
 static int find_row(const pack_file *one, kt_hash key) {

@@ -25,10 +25,6 @@ typedef struct kt_pack kt_pack;
 kt_status kt_pack_open(const char *path, kt_pack **out, kt_err *err) KT_MUST_CHECK;
 void kt_pack_close(kt_pack *pack); // NULL is fine
 int kt_pack_count(const kt_pack *pack);
-const char *kt_pack_tool(const kt_pack *pack); // of its first file
-// The number-th item in order of keys, checked. Errors: EFORMAT.
-kt_status kt_pack_get(
-    const kt_pack *pack, int number, kt_arena *arena, kt_pack_item *out, kt_err *err) KT_MUST_CHECK;
 
 // Looks for the kernel of (source, headers, options) for options->arch, then for lower minors of
 // the same major (never 87). false: not there, or damaged (logged). The entry points into the

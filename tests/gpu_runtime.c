@@ -169,9 +169,7 @@ static void memory_goes_there_and_back(rig *r) {
     MUST(kt_gpu_alloc(r->gpu, "round trip", KT_GPU_USE_OTHER, n, &block, &err));
     CHECK(kt_gpu_allocated_bytes(r->gpu) == before + (int64_t)n);
     MUST(kt_gpu_write(r->gpu, block.at, out, n, &err));
-    MUST(kt_gpu_copy(r->gpu, r->gpu->compute, block.at + 1000, block.at, 500, &err));
     MUST(kt_gpu_read(r->gpu, in, block.at, n, &err));
-    for (size_t i = 0; i < 500; i++) out[1000 + i] = out[i];
     CHECK(memcmp(in, out, n) == 0);
     kt_gpu_free(r->gpu, &block);
     CHECK(kt_gpu_allocated_bytes(r->gpu) == before && block.at == 0);
@@ -375,15 +373,13 @@ static void shared_memory_up_to_99_kb(rig *r) {
         .params_bytes = sizeof params,
         .n_params = 2};
     MUST(kt_gpu_launch(r->gpu, r->gpu->compute, &launch, &err));
-    int *got = room((size_t)n * 4), blocks = 0;
+    int *got = room((size_t)n * 4);
     MUST(kt_gpu_read(r->gpu, got, r->block.at, (size_t)n * 4, &err));
     for (int i = 0; i < n; i++) CHECK(got[i] == n - 1 - i);
     free(got);
-    MUST(kt_gpu_kernel_occupancy(r->gpu, kernel, 256, MOST_SHARED, &blocks, &err));
-    CHECK(blocks >= 1);
     launch.shared_bytes++;
     CHECK(kt_gpu_launch(r->gpu, r->gpu->compute, &launch, &err) == KT_EOP);
-    report(true, __func__, "%d blocks an SM, %d registers", blocks, kernel->registers);
+    report(true, __func__, "%d registers", kernel->registers);
 }
 
 // ---- graphs

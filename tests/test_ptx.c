@@ -64,7 +64,8 @@ static kt_options options_for(int arch, int d) {
     kt_options options;
     kt_err err;
     kt_options_init(&options, &arena, arch);
-    assert_int_equal(kt_options_define_int(&options, "KT_D", d, &err), KT_OK);
+    assert_int_equal(
+        kt_options_define(&options, "KT_D", kt_arena_printf(&arena, "%d", d), &err), KT_OK);
     return options;
 }
 
@@ -120,7 +121,7 @@ static void options_are_sorted_and_replaced(void **state) {
     kt_options o;
     kt_options_init(&o, &arena, 89);
     assert_int_equal(kt_options_define(&o, "KT_ZED", "1", &err), KT_OK);
-    assert_int_equal(kt_options_define_int(&o, "KT_A", -5, &err), KT_OK);
+    assert_int_equal(kt_options_define(&o, "KT_A", "-5", &err), KT_OK);
     assert_int_equal(kt_options_define(&o, "KT_M", "float", &err), KT_OK);
     assert_int_equal(kt_options_define(&o, "KT_ZED", "2", &err), KT_OK);
     int n = 0;
@@ -316,8 +317,6 @@ static void cache_gives_back_what_it_got(void **state) {
     kt_cache_put(cache, key_number(1), &entry); // over itself
     assert_int_equal(kt_cache_get_info(cache).n_files, 1);
     assert_int_equal(kt_cache_get_info(cache).n_other, 0);
-    kt_cache_drop(cache, key_number(1));
-    assert_false(kt_cache_get(cache, key_number(1), 89, &arena, &got));
     kt_cache_close(cache);
     kt_compiler_close(compiler);
 }
@@ -482,6 +481,7 @@ static int found_sm(const kt_pack *pack, const char *source, int arch, int d) {
     kt_options options = options_for(arch, d);
     kt_cache_entry entry;
     if (!kt_pack_find(pack, kt_str_from(source), test_headers, &options, &arena, &entry)) return 0;
+    check_first(&entry.info);
     return entry.info.sm;
 }
 
@@ -500,7 +500,6 @@ static void pack_serves_exact_and_lower_minor(void **state) {
     kt_pack *pack;
     assert_int_equal(kt_pack_open(path, &pack, &err), KT_OK);
     assert_int_equal(kt_pack_count(pack), 3);
-    assert_string_equal(kt_pack_tool(pack), "12.8.93");
     assert_int_equal(found_sm(pack, two_kernels, 80, 3), 80);
     assert_int_equal(found_sm(pack, two_kernels, 86, 3), 86);
     assert_int_equal(found_sm(pack, two_kernels, 89, 3), 86); // lower minor
@@ -508,11 +507,6 @@ static void pack_serves_exact_and_lower_minor(void **state) {
     assert_int_equal(found_sm(pack, two_kernels, 120, 3), 0);
     assert_int_equal(found_sm(pack, two_kernels, 89, 4), 0);  // another build
     assert_int_equal(found_sm(pack, small_source, 89, 3), 0); // another source
-    for (int i = 0; i < 3; i++) {
-        kt_pack_item got;
-        assert_int_equal(kt_pack_get(pack, i, &arena, &got, &err), KT_OK);
-        check_first(&got.entry.info);
-    }
     kt_pack_close(pack);
     // The same through a folder, and through the compiler, which then loads nothing.
     const char *in = kt_path_folder(&arena, path);

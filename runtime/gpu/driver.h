@@ -140,7 +140,6 @@ typedef struct kt_cu_resource {
     X(R, cuMemcpyHtoDAsync, 3020,                                                                  \
         (kt_dptr to, const void *from, size_t bytes, kt_cu_stream stream))                         \
     X(R, cuMemcpyDtoHAsync, 3020, (void *to, kt_dptr from, size_t bytes, kt_cu_stream stream))     \
-    X(R, cuMemcpyDtoDAsync, 3020, (kt_dptr to, kt_dptr from, size_t bytes, kt_cu_stream stream))   \
     X(R, cuMemsetD8Async, 3020, (kt_dptr to, unsigned char value, size_t n, kt_cu_stream stream))  \
     X(R, cuMemsetD32Async, 3020, (kt_dptr to, unsigned value, size_t n, kt_cu_stream stream))      \
     X(R, cuStreamCreate, 2000, (kt_cu_stream * out, unsigned flags))                               \
@@ -167,8 +166,6 @@ typedef struct kt_cu_resource {
     X(O, cuKernelGetParamInfo, 12040,                                                              \
         (kt_cu_kernel kernel, size_t index, size_t * offset, size_t * bytes))                      \
     X(O, cuFuncLoad, 12040, (kt_cu_function function))                                             \
-    X(R, cuOccupancyMaxActiveBlocksPerMultiprocessor, 6050,                                        \
-        (int *out, kt_cu_function function, int threads, size_t shared_bytes))                     \
     X(R, cuLaunchKernelEx, 11060,                                                                  \
         (const kt_cu_launch_config *config, kt_cu_function function, void **params, void **extra)) \
     X(R, cuGraphCreate, 10000, (kt_cu_graph * out, unsigned flags))                                \

@@ -168,14 +168,6 @@ kt_status kt_gpu_download(
         "cuMemcpyDtoHAsync", "copying from the GPU", err);
 }
 
-kt_status kt_gpu_copy(
-    kt_gpu *gpu, kt_cu_stream stream, kt_dptr to, kt_dptr from, size_t bytes, kt_err *err) {
-    if (bytes == 0) return KT_OK;
-    return kt_gpu_check(gpu,
-        KT_CUF(gpu->driver, cuMemcpyDtoDAsync, (to, from, bytes, stream), "bytes=%zu", bytes),
-        "cuMemcpyDtoDAsync", "copying on the GPU", err);
-}
-
 kt_status kt_gpu_fill(
     kt_gpu *gpu, kt_cu_stream stream, kt_dptr to, unsigned char value, size_t bytes, kt_err *err) {
     if (bytes == 0) return KT_OK;

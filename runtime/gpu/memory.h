@@ -46,8 +46,6 @@ kt_status kt_gpu_upload(kt_gpu *gpu, kt_cu_stream stream, kt_dptr to, const void
     size_t bytes, kt_err *err) KT_MUST_CHECK;
 kt_status kt_gpu_download(kt_gpu *gpu, kt_cu_stream stream, void *to, kt_dptr from, size_t bytes,
     kt_err *err) KT_MUST_CHECK;
-kt_status kt_gpu_copy(kt_gpu *gpu, kt_cu_stream stream, kt_dptr to, kt_dptr from, size_t bytes,
-    kt_err *err) KT_MUST_CHECK;
 kt_status kt_gpu_fill(kt_gpu *gpu, kt_cu_stream stream, kt_dptr to, unsigned char value,
     size_t bytes, kt_err *err) KT_MUST_CHECK;
 // Copy and wait; for tests and tools.

@@ -200,10 +200,3 @@ kt_status kt_gpu_module_kernel(kt_gpu_module *module, const char *kernel,
     *out = &one->kernel;
     return KT_OK;
 }
-
-kt_status kt_gpu_kernel_occupancy(kt_gpu *gpu, const kt_gpu_kernel *kernel, int threads,
-    size_t shared_bytes, int *blocks, kt_err *err) {
-    *blocks = 0;
-    return KT_GPU_DO(gpu, cuOccupancyMaxActiveBlocksPerMultiprocessor,
-        (blocks, kernel->function, threads, shared_bytes), "asking for a kernel's occupancy", err);
-}

@@ -43,8 +43,4 @@ kt_status kt_gpu_module_kernel(kt_gpu_module *module, const char *kernel,
     const kt_gpu_param *expected, int n_expected, uint32_t dynamic_shared_bytes,
     const kt_gpu_kernel **out, kt_err *err) KT_MUST_CHECK;
 
-// Blocks of so many threads and so much dynamic shared memory that fit one SM at a time.
-kt_status kt_gpu_kernel_occupancy(kt_gpu *gpu, const kt_gpu_kernel *kernel, int threads,
-    size_t shared_bytes, int *blocks, kt_err *err) KT_MUST_CHECK;
-
 #endif
