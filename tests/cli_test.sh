@@ -134,7 +134,8 @@ result $ok 'a reader that goes away is no crash'
 # ---- Ctrl-C: exit code 130, soon, and nothing on stdout that is not whole
 interrupt() { # interrupt SECONDS: while it is loading, or running
     # Background jobs of a script ignore Ctrl-C; timeout starts no such job.
-    timeout --preserve-status -s INT "$1" $run pipelines/full.yaml $scene $scene $scene $scene $scene $scene --device cpu --format json \
+    # In the foreground it sends one signal; else one to the program and one to its group, and the second ends it at once.
+    timeout --foreground --preserve-status -s INT "$1" $run pipelines/full.yaml $scene $scene $scene $scene $scene $scene --device cpu --format json \
         --set sampler.temperature=8 --set sampler.top_k=0 --set sampler.top_p=1 >"$tmp/out" 2>"$tmp/err" </dev/null
     got=$?
 }
@@ -231,7 +232,7 @@ fails 'a missing folder of ops' 2 "$tmp/nowhere" $run pipelines/simple.yaml $sce
 fails 'a picture as pipeline' 2 'scene.jpg:1' $run $scene pipelines/simple.yaml $cpu
 fails 'a model file as pipeline' 2 'a pipeline is expected' $run pipelines/qwen2.model.yaml $scene $cpu
 fails 'a wrong KOTARO_HOME' 2 "KOTARO_HOME is '$tmp'" env KOTARO_HOME="$tmp" $run pipelines/simple.yaml $scene $cpu
-fails 'too many items' 1 'rows' $run "$tmp/nine.yaml" $scene $cpu
+fails 'too many items' 2 "dim 'rows'" $run "$tmp/nine.yaml" $scene $cpu
 fails 'no arguments' 2 'PIPELINE' $run
 
 # ---- device and memory: exit codes 3 and 4

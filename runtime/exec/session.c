@@ -139,6 +139,33 @@ kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
     return kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err);
 }
 
+// The most rows that the pipeline's write_prompt may make; 0: it has none.
+static int64_t most_rows(const kt_plan *plan) {
+    for (int i = 0; i < plan->n_stages; i++) {
+        const kt_step_list *list = &plan->stages[i].lists[0];
+        for (int k = 0; k < list->n_steps; k++) {
+            const kt_host_call *call = list->steps[k].host;
+            if (!call || !kt_str_is(call->step->name, "write_prompt")) continue;
+            for (int d = 0; d < call->step->n_decides; d++)
+                if (kt_str_is(call->step->decides[d], "r") && call->dims[d] >= 0)
+                    return plan->dims[call->dims[d]].max;
+        }
+    }
+    return 0;
+}
+
+// Every item is a row of one step, unless all are asked in one prompt.
+static kt_status check_items(const kt_session *s, kt_err *err) {
+    kt_str mode;
+    bool joint = kt_pipeline_text(s->pipeline, "mode", &mode) && kt_str_is(mode, "joint");
+    int64_t rows = most_rows(s->plan);
+    if (joint || rows == 0 || s->context.n_items <= rows) return KT_OK;
+    return KT_FAIL(err, KT_EYAML,
+        "'%s' has %d items, and at most %" PRId64
+        " are decoded side by side (dim 'rows'); ask fewer, or set mode=joint",
+        s->options.pipeline, s->context.n_items, rows);
+}
+
 kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag, kt_err *err) {
     kt_plan_request request = {
         .registry = s->registry, .pipeline = s->pipeline, .model = &s->model, .target = *target};
@@ -147,7 +174,7 @@ kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag,
     if (s->plan->n_stages > KT_MAX_STAGES)
         return KT_FAIL(err, KT_EYAML, "'%s' has %d stages, at most %d are possible",
             s->options.pipeline, s->plan->n_stages, KT_MAX_STAGES);
-    return KT_OK;
+    return check_items(s, err);
 }
 
 // ---- device
