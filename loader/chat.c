@@ -149,11 +149,7 @@ static void build(writer *in, int which) {
 // ---- checks
 
 static bool holds(kt_str text, const char *hole) {
-    size_t n = strlen(hole);
-    for (size_t i = 0; i + n <= text.n; i++) {
-        if (memcmp(text.at + i, hole, n) == 0) return true;
-    }
-    return false;
+    return kt_str_find_text(text, hole) >= 0;
 }
 
 static kt_status check_words(const char *what, kt_str text, kt_err *err) {
@@ -328,7 +324,23 @@ kt_status kt_chat_print(const kt_chat_template *chat, const kt_picture_markup *m
     return KT_OK;
 }
 
-// ---- a joint answer
+bool kt_chat_stops(const kt_prompts *prompts, int32_t id) {
+    for (int i = 0; i < prompts->n_stop; i++)
+        if (prompts->stop[i] == id) return true;
+    return false;
+}
+
+// ---- answers
+
+bool kt_chat_blank(char c) {
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+kt_str kt_chat_trim(kt_str text) {
+    while (text.n > 0 && kt_chat_blank(text.at[0])) text = kt_str_slice(text, 1, text.n);
+    while (text.n > 0 && kt_chat_blank(text.at[text.n - 1])) text.n--;
+    return text;
+}
 
 // Marks around a number that a model may write: Markdown, brackets.
 static const char *const before_number[] = {" ", "\t", "*", "#", "(", "（", "「", "【"};
@@ -387,15 +399,6 @@ static int number_of_line(kt_str line, size_t *at) {
     return number;
 }
 
-static kt_str trim(kt_str text) {
-    while (text.n > 0 && strchr(" \t\r\n", text.at[0]) != NULL && text.at[0] != '\0')
-        text = kt_str_slice(text, 1, text.n);
-    while (
-        text.n > 0 && strchr(" \t\r\n", text.at[text.n - 1]) != NULL && text.at[text.n - 1] != '\0')
-        text.n--;
-    return text;
-}
-
 int kt_chat_split(kt_str answer, int n, kt_str *answers) {
     for (int i = 0; i < n; i++) answers[i] = (kt_str){answer.at, 0};
     int found = 0, last = 0; // last: number of the item that is open, 0 none
@@ -407,7 +410,7 @@ int kt_chat_split(kt_str answer, int n, kt_str *answers) {
         size_t behind = 0;
         int number = number_of_line(kt_str_slice(rest, 0, length), &behind);
         if (number > last && number <= n) {
-            if (last > 0) answers[last - 1] = trim(kt_str_slice(answer, begin, at));
+            if (last > 0) answers[last - 1] = kt_chat_trim(kt_str_slice(answer, begin, at));
             begin = at + behind;
             last = number;
             found++;
@@ -415,9 +418,9 @@ int kt_chat_split(kt_str answer, int n, kt_str *answers) {
         at += length + 1;
     }
     if (last > 0) {
-        answers[last - 1] = trim(kt_str_slice(answer, begin, answer.n));
+        answers[last - 1] = kt_chat_trim(kt_str_slice(answer, begin, answer.n));
         return found;
     }
-    if (n > 0) answers[0] = trim(answer);
+    if (n > 0) answers[0] = kt_chat_trim(answer);
     return n > 0 ? 1 : 0;
 }

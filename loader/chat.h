@@ -71,6 +71,13 @@ kt_status kt_chat_write(kt_arena *arena, const kt_tokenizer *tokenizer,
 kt_status kt_chat_print(const kt_chat_template *chat, const kt_picture_markup *markup,
     const kt_chat_request *request, int which, kt_buf *out, kt_err *err) KT_MUST_CHECK;
 
+bool kt_chat_stops(const kt_prompts *prompts, int32_t id); // is it one of the stop tokens?
+
+// ---- answers
+
+bool kt_chat_blank(char c);       // answers neither begin nor end with such a character
+kt_str kt_chat_trim(kt_str text); // without those at its ends
+
 // Takes a joint answer apart. A line that begins with the number of an item and one of . ) : (also
 // "(2)", "**2.**", full-width forms) begins that item's answer if the number is higher than the
 // last one; it ends where the next begins. answers[i] is trimmed, points into `answer`, and is

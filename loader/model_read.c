@@ -109,13 +109,6 @@ static const kt_const_decl *read_constants(
     return out;
 }
 
-static ptrdiff_t find_text(kt_str s, const char *what) {
-    size_t n = strlen(what);
-    for (size_t i = 0; i + n <= s.n; i++)
-        if (memcmp(s.at + i, what, n) == 0) return (ptrdiff_t)i;
-    return -1;
-}
-
 // "NAME", "NAME rows a .. b", "NAME transposed", or both.
 static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tensor_ref *out) {
     if (node->kind != KT_NODE_SCALAR)
@@ -134,7 +127,7 @@ static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tenso
             draft->diag, KT_RULE_WEIGHT, node->at, "the name of a tensor is empty");
     if (space < 0) return true;
     kt_str rest = kt_str_trim(kt_str_slice(text, (size_t)space, text.n));
-    ptrdiff_t dots = find_text(rest, " .. ");
+    ptrdiff_t dots = kt_str_find_text(rest, " .. ");
     if (!kt_str_starts(rest, KT_STR("rows ")) || dots < 5) {
         kt_diag_error(draft->diag, KT_RULE_WEIGHT, node->at, "cannot read the tensor name '%.*s'",
             KT_STR_ARG(node->text));
@@ -288,7 +281,7 @@ static bool read_chat(kt_model_draft *draft, const kt_node *map) {
     bool ok = true;
     for (int i = 0; i < 3; i++) {
         const kt_node *node = value_of(map, roles[i]);
-        if (node && find_text(node->text, "$text") < 0)
+        if (node && kt_str_find_text(node->text, "$text") < 0)
             ok = kt_diag_error(draft->diag, KT_RULE_VALUE, node->at,
                 "the template of '%s' has no $text: the message has no place", roles[i]);
     }

@@ -143,16 +143,9 @@ static bool next_line(kt_str *rest, kt_str *line) {
     return true;
 }
 
-static ptrdiff_t find_text(kt_str in, const char *what) {
-    size_t n = strlen(what);
-    for (size_t i = 0; i + n <= in.n; i++)
-        if (memcmp(in.at + i, what, n) == 0) return (ptrdiff_t)i;
-    return -1;
-}
-
 // The number that stands before `what` in the line: "0 bytes spill stores".
 static bool number_before(kt_str line, const char *what, int *out) {
-    ptrdiff_t at = find_text(line, what);
+    ptrdiff_t at = kt_str_find_text(line, what);
     ptrdiff_t start = at;
     while (start > 0 && isdigit((unsigned char)line.at[start - 1])) start--;
     int64_t value;
@@ -165,7 +158,7 @@ static bool number_before(kt_str line, const char *what, int *out) {
 
 // Does the line end in 'name', or have it before " for"?
 static bool names_kernel(kt_str line, const char *mark, kt_str kernel) {
-    ptrdiff_t at = find_text(line, mark);
+    ptrdiff_t at = kt_str_find_text(line, mark);
     if (at < 0) return false;
     kt_str rest = kt_str_slice(line, (size_t)at + strlen(mark), line.n);
     if (rest.n > 0 && rest.at[0] == '\'') rest = kt_str_slice(rest, 1, rest.n);
@@ -178,11 +171,11 @@ bool kt_nvrtc_read_usage(kt_str log, kt_str kernel, kt_nvrtc_usage *out) {
     kt_str line;
     bool inside = false, own = false, found = false;
     while (next_line(&log, &line)) {
-        if (find_text(line, "Compiling entry function ") >= 0) {
+        if (kt_str_find_text(line, "Compiling entry function ") >= 0) {
             if (found) return true;
             inside = names_kernel(line, "Compiling entry function ", kernel);
         }
-        if (find_text(line, "Function properties for ") >= 0)
+        if (kt_str_find_text(line, "Function properties for ") >= 0)
             own = names_kernel(line, "Function properties for ", kernel);
         if (!inside) continue;
         if (own && number_before(line, " bytes stack frame", &out->stack_bytes)) {
@@ -213,7 +206,7 @@ static kt_str get_text(kt_arena *arena, nvrtc_program program,
 static void note_ptx_line(
     kt_nvrtc *nvrtc, nvrtc_program program, kt_str message, kt_arena *arena, kt_err *err) {
     static const char mark[] = "ptx input, line ";
-    ptrdiff_t at = find_text(message, mark);
+    ptrdiff_t at = kt_str_find_text(message, mark);
     if (at < 0) return;
     kt_str rest = kt_str_slice(message, (size_t)at + sizeof mark - 1, message.n);
     size_t digits = 0;
@@ -231,7 +224,7 @@ static void note_ptx_line(
 static kt_str first_error(kt_str log) {
     kt_str rest = log, line;
     while (next_line(&rest, &line)) {
-        bool error = find_text(line, "error") >= 0 || find_text(line, "fatal") >= 0;
+        bool error = kt_str_find_text(line, "error") >= 0 || kt_str_find_text(line, "fatal") >= 0;
         if (!error) continue;
         size_t from = (size_t)(line.at - log.at);
         return kt_str_slice(log, from, from + MAX_QUOTE < log.n ? from + MAX_QUOTE : log.n);

@@ -47,8 +47,7 @@ const char **kt_options_list(const kt_options *options, kt_arena *arena, int arc
     size_t n_fixed = sizeof fixed_options / sizeof fixed_options[0];
     const char **list = kt_arena_array(arena, options->macros.n + n_fixed + 2, sizeof *list);
     int at = 0;
-    char suffix[2] = {options->suffix, 0};
-    list[at++] = kt_arena_printf(arena, "--gpu-architecture=sm_%d%s", arch, suffix);
+    list[at++] = kt_arena_printf(arena, "--gpu-architecture=sm_%d", arch);
     for (size_t i = 0; i < n_fixed; i++) list[at++] = fixed_options[i];
     list[at++] = kt_arena_printf(arena, "-DKT_OP_ABI=%d", KT_OP_ABI);
     for (size_t i = 0; i < options->macros.n; i++)

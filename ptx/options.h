@@ -23,7 +23,6 @@ typedef struct kt_option_macro {
 typedef struct kt_options {
     kt_arena *arena;
     int arch;                       // 89
-    char suffix;                    // 'a', 'f' or 0
     KT_VEC(kt_option_macro) macros; // sorted by name
 } kt_options;
 

@@ -219,7 +219,7 @@ bool kt_pack_find(const kt_pack *pack, kt_str source, const kt_device_header *he
     // The exact architecture, then lower minors; -1 stands for the first.
     for (int i = -1; i < (int)(sizeof archs / sizeof archs[0]); i++) {
         int arch = i < 0 ? want : archs[i];
-        bool lower = arch < want && kt_cubin_runs_on(arch, want) && options->suffix == 0;
+        bool lower = arch < want && kt_cubin_runs_on(arch, want);
         if (i >= 0 && !lower) continue;
         kt_arena tmp = {0};
         kt_cache_inputs inputs = {.source = source, .headers = headers};

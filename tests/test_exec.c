@@ -203,8 +203,8 @@ static void exec_writes_prompts_and_plans_rows(void **state) {
     int64_t n_stop = s->plan->tensors[find_tensor(s, "prompt.stop")].bytes / 4;
     for (int64_t i = 0; i < n_stop; i++)
         assert_int_equal(stop[i], i < prompts->n_stop ? prompts->stop[i] : -1);
-    assert_false(kt_prompts_end(prompts, -1));
-    assert_true(kt_prompts_end(prompts, prompts->stop[0]));
+    assert_false(kt_chat_stops(prompts, -1));
+    assert_true(kt_chat_stops(prompts, prompts->stop[0]));
     int64_t rows = dim(r, s, "rows");
     assert_int_equal(rows, 4); // the smallest bucket for three
     const int32_t *left = blob(r, s, "gen.left"), *segments = blob(r, s, "gen.segments");

@@ -60,6 +60,13 @@ ptrdiff_t kt_str_find_last(kt_str s, char c) {
     return -1;
 }
 
+ptrdiff_t kt_str_find_text(kt_str s, const char *text) {
+    size_t n = strlen(text);
+    for (size_t i = 0; i + n <= s.n; i++)
+        if (memcmp(s.at + i, text, n) == 0) return (ptrdiff_t)i;
+    return -1;
+}
+
 char *kt_str_z(kt_arena *arena, kt_str s) {
     return kt_arena_copy(arena, s.at, s.n);
 }

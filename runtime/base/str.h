@@ -26,10 +26,11 @@ bool kt_str_is(kt_str a, const char *b);
 int kt_str_cmp(kt_str a, kt_str b); // by bytes
 bool kt_str_starts(kt_str s, kt_str prefix);
 bool kt_str_ends(kt_str s, kt_str suffix);
-kt_str kt_str_trim(kt_str s);                 // spaces and tabs
-ptrdiff_t kt_str_find(kt_str s, char c);      // index or -1
-ptrdiff_t kt_str_find_last(kt_str s, char c); // index or -1
-char *kt_str_z(kt_arena *arena, kt_str s);    // 0-terminated copy
+kt_str kt_str_trim(kt_str s);                           // spaces and tabs
+ptrdiff_t kt_str_find(kt_str s, char c);                // index or -1
+ptrdiff_t kt_str_find_last(kt_str s, char c);           // index or -1
+ptrdiff_t kt_str_find_text(kt_str s, const char *text); // index or -1
+char *kt_str_z(kt_arena *arena, kt_str s);              // 0-terminated copy
 kt_str kt_str_copy(kt_arena *arena, kt_str s);
 uint64_t kt_str_hash(kt_str s);
 bool kt_str_match(kt_str pattern, kt_str s); // '*' stands for any run of bytes

@@ -134,18 +134,11 @@ kt_status kt_host_plan_rows(kt_host *host, kt_err *err) {
 
 // ---- answers
 
-static kt_str trimmed(kt_arena *arena, const kt_buf *text) {
-    size_t from = 0, to = text->n;
-    while (from < to && kt_answer_blank(text->at[from])) from++;
-    while (to > from && kt_answer_blank(text->at[to - 1])) to--;
-    return kt_str_copy(arena, (kt_str){text->at + from, to - from});
-}
-
 static kt_answer read_row(
     kt_request *r, const kt_prompts *prompts, const int32_t *ids, int32_t made) {
     kt_answer answer = {.tokens = made, .cut = true};
     int32_t n = made;
-    if (made > 0 && prompts && kt_prompts_end(prompts, ids[made - 1])) {
+    if (made > 0 && prompts && kt_chat_stops(prompts, ids[made - 1])) {
         answer.cut = false;
         n--;
     }
@@ -154,7 +147,7 @@ static kt_answer read_row(
     kt_buf text = {0};
     for (int32_t i = 0; i < n; i++) kt_detokenizer_push(&detokenizer, ids[i], &text);
     kt_detokenizer_flush(&detokenizer, &text);
-    answer.text = trimmed(&r->arena, &text);
+    answer.text = kt_str_copy(&r->arena, kt_chat_trim((kt_str){text.at, text.n}));
     kt_buf_deinit(&text);
     return answer;
 }

@@ -2,7 +2,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct host_row {
     const char *name;
@@ -61,16 +60,6 @@ const kt_prompts *kt_request_prompts(const kt_request *request) {
             return request->objects[i];
     }
     return NULL;
-}
-
-bool kt_prompts_end(const kt_prompts *prompts, int32_t id) {
-    for (int i = 0; i < prompts->n_stop; i++)
-        if (prompts->stop[i] == id) return true;
-    return false;
-}
-
-bool kt_answer_blank(char c) {
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
 static int find_port(const kt_host_port *ports, int n, const int *tensors, const char *name) {

@@ -103,7 +103,5 @@ kt_status kt_host_read_answers(kt_host *host, kt_err *err);
 
 // What write_prompt made; NULL before it ran, or where no stage runs it.
 const kt_prompts *kt_request_prompts(const kt_request *request);
-bool kt_prompts_end(const kt_prompts *prompts, int32_t id); // is it one of the stop tokens?
-bool kt_answer_blank(char c); // answers neither begin nor end with such a character
 
 #endif

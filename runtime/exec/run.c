@@ -30,8 +30,8 @@ typedef struct stream {
 static void give_piece(stream *s, int item) {
     stream_row *row = &s->rows[item];
     size_t from = 0, to = s->piece.n;
-    while (!row->begun && from < to && kt_answer_blank(s->piece.at[from])) from++;
-    while (to > from && kt_answer_blank(s->piece.at[to - 1])) to--;
+    while (!row->begun && from < to && kt_chat_blank(s->piece.at[from])) from++;
+    while (to > from && kt_chat_blank(s->piece.at[to - 1])) to--;
     if (to > from) {
         if (row->blanks.n > 0)
             s->events->text(
@@ -55,7 +55,7 @@ static bool stream_step(void *ctx, const int32_t *read, const int32_t *until) {
         stream_row *row = &s->rows[i];
         const int32_t *ids = read + i * s->most;
         for (; row->seen < s->most && ids[row->seen] >= 0; row->seen++)
-            if (!kt_prompts_end(s->prompts, ids[row->seen]))
+            if (!kt_chat_stops(s->prompts, ids[row->seen]))
                 kt_detokenizer_push(&row->detokenizer, ids[row->seen], &s->piece);
         if (s->piece.n > 0) give_piece(s, i);
     }
