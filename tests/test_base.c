@@ -5,6 +5,7 @@
 #include "runtime/base/hash.h"
 #include "runtime/base/log.h"
 #include "runtime/base/pool.h"
+#include "tests/util.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -422,28 +423,14 @@ typedef struct scratch {
 static int enter_scratch(void **state) {
     scratch *here = calloc(1, sizeof *here);
     if (here == NULL) return -1;
-    uint32_t salt;
-    kt_os_random(&salt, sizeof salt);
-    here->folder = kt_arena_printf(&here->arena, "%s/kotaro-test-%d-%08x 猫",
-        kt_os_temp_folder(&here->arena), kt_os_pid(), salt);
+    here->folder = kt_arena_printf(&here->arena, "%s/a 猫", test_folder(&here->arena));
     *state = here;
     return kt_os_mkdirs(here->folder) ? 0 : -1;
 }
 
-// Removes the files in a folder and the folder; one level of folders below it too.
-static void remove_all(kt_arena *arena, const char *folder) {
-    int n;
-    kt_str *names = kt_os_list(arena, folder, &n);
-    for (int i = 0; i < n; i++) {
-        const char *path = kt_path_join(arena, folder, kt_str_z(arena, names[i]));
-        if (!kt_os_remove(path)) remove_all(arena, path);
-    }
-    kt_os_remove(folder);
-}
-
 static int leave_scratch(void **state) {
     scratch *here = *state;
-    remove_all(&here->arena, here->folder);
+    test_remove(kt_path_folder(&here->arena, here->folder));
     kt_arena_deinit(&here->arena);
     free(here);
     return 0;

@@ -1,33 +1,18 @@
 // Ids to text: whole characters only, and the same text however it is cut.
 #include "loader/detokenizer.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-static kt_tokenizer *small;
-
-static int open_small(void **state) {
-    (void)state;
-    kt_err err = {0};
-    if (kt_tokenizer_open("tests/data/small_tokenizer.json", &small, &err) == KT_OK) return 0;
-    print_error("%s\n", err.text);
-    return 1;
-}
-
-static int close_small(void **state) {
-    (void)state;
-    kt_tokenizer_close(small);
-    return 0;
-}
-
 static kt_ids encode(kt_arena *arena, const char *text) {
     kt_ids ids = {0};
     kt_err err = {0};
-    assert_int_equal(kt_tokenizer_encode(small, arena, kt_str_from(text), true, &ids, &err), KT_OK);
+    assert_int_equal(
+        kt_tokenizer_encode(test_small, arena, kt_str_from(text), true, &ids, &err), KT_OK);
     return ids;
 }
 
@@ -39,7 +24,7 @@ static void what_was_encoded_comes_back(void **state) {
         kt_arena arena = {0};
         kt_ids ids = encode(&arena, texts[t]);
         kt_detokenizer detokenizer;
-        kt_detokenizer_init(&detokenizer, small, false);
+        kt_detokenizer_init(&detokenizer, test_small, false);
         kt_buf text = {0};
         kt_buf_str(&text, (kt_str){"", 0});
         for (size_t i = 0; i < ids.n; i++) {
@@ -57,13 +42,13 @@ static void what_was_encoded_comes_back(void **state) {
 static int32_t byte_token(unsigned char byte) {
     char text = (char)byte;
     int32_t id;
-    assert_true(kt_tokenizer_find(small, (kt_str){&text, 1}, &id));
+    assert_true(kt_tokenizer_find(test_small, (kt_str){&text, 1}, &id));
     return id;
 }
 
 static void expect(const char *bytes, size_t n, const char *before_end, const char *wanted) {
     kt_detokenizer detokenizer;
-    kt_detokenizer_init(&detokenizer, small, false);
+    kt_detokenizer_init(&detokenizer, test_small, false);
     kt_buf text = {0};
     kt_buf_printf(&text, "%s", "");
     for (size_t i = 0; i < n; i++)
@@ -104,7 +89,7 @@ static void special_tokens_are_dropped_or_kept(void **state) {
     kt_ids ids = encode(&arena, "<|im_start|>a<cat><|im_end|>");
     for (int keep = 0; keep < 2; keep++) {
         kt_detokenizer detokenizer;
-        kt_detokenizer_init(&detokenizer, small, keep == 1);
+        kt_detokenizer_init(&detokenizer, test_small, keep == 1);
         kt_buf text = {0};
         for (size_t i = 0; i < ids.n; i++) kt_detokenizer_push(&detokenizer, ids.at[i], &text);
         kt_detokenizer_push(&detokenizer, -1, &text);
@@ -122,5 +107,5 @@ int main(void) {
         cmocka_unit_test(broken_characters_become_replacements),
         cmocka_unit_test(special_tokens_are_dropped_or_kept),
     };
-    return cmocka_run_group_tests_name("detokenizer", tests, open_small, close_small);
+    return cmocka_run_group_tests_name("detokenizer", tests, test_small_open, test_small_close);
 }

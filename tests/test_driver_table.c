@@ -7,6 +7,7 @@
 #include "runtime/gpu/launch.h"
 
 #include "runtime/base/os.h"
+#include "tests/util.h"
 
 #include <stdarg.h>
 #include <stdint.h>
@@ -127,9 +128,7 @@ static void a_stand_in_for_linking_is_named(void **state) {
     assert_true(kt_os_library_path(stub, path, sizeof path));
     kt_arena arena = {0};
     const char *self = kt_os_executable(&arena);
-    char *folder =
-        kt_arena_printf(&arena, "%s/kotaro-test-stub-%d", kt_os_temp_folder(&arena), kt_os_pid());
-    assert_true(kt_os_mkdirs(folder));
+    const char *folder = test_folder(&arena);
     const char *link = kt_arena_printf(&arena, "%s/libcuda.so.1", folder);
     const char *make[] = {"ln", "-s", path, link, NULL};
     assert_int_equal(kt_os_run(make, NULL), 0);
@@ -144,8 +143,7 @@ static void a_stand_in_for_linking_is_named(void **state) {
             strstr(out.at, "stand-in for linking") == NULL)
             fail_msg("%s", out.at);
     }
-    const char *clean[] = {"rm", "-r", folder, NULL};
-    assert_int_equal(kt_os_run(clean, NULL), 0);
+    test_remove(folder);
     kt_buf_deinit(&out);
     kt_arena_deinit(&arena);
     kt_os_library_close(stub);

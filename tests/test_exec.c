@@ -5,6 +5,7 @@
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
 #include "runtime/exec/session.h"
+#include "tests/util.h"
 #include "tools/command.h"
 
 #include <setjmp.h>
@@ -508,8 +509,7 @@ static void copy_file(kt_arena *arena, const char *from, const char *to, const c
 static void exec_tells_what_is_wrong_with_ops(void **state) {
     (void)state;
     kt_arena arena = {0};
-    char *folder = kt_path_join(&arena, kt_os_temp_folder(&arena),
-        kt_arena_printf(&arena, "kotaro-test-exec-%d", kt_os_pid()));
+    const char *folder = test_folder(&arena);
     char *op = kt_path_join(&arena, folder, "sum_parts");
     char *manifest = kt_path_join(&arena, op, "op.yaml"),
          *c = kt_path_join(&arena, op, "sum_parts.c");
@@ -526,10 +526,7 @@ static void exec_tells_what_is_wrong_with_ops(void **state) {
     fails(&o, KT_EOP, "says that it is op 'rope'");
     o.n_ops = 2;
     fails(&o, KT_EYAML, "sum_parts");
-    (void)kt_os_remove(c);
-    (void)kt_os_remove(manifest);
-    (void)kt_os_remove(op);
-    (void)kt_os_remove(folder);
+    test_remove(folder);
     kt_arena_deinit(&arena);
 }
 

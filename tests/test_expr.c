@@ -1,35 +1,15 @@
 // Expressions: values, precedence, errors and their places.
 #include "loader/expr.h"
+#include "tests/util.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
-
-typedef struct fixture {
-    kt_arena arena;
-    kt_diag diag;
-} fixture;
-
-static int set_up(void **state) {
-    fixture *f = calloc(1, sizeof *f);
-    if (f == NULL) return -1;
-    kt_diag_init(&f->diag, &f->arena);
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    fixture *f = *state;
-    kt_arena_deinit(&f->arena);
-    free(f);
-    return 0;
-}
 
 static bool find(const void *ctx, kt_str name, kt_value *out) {
     static const struct {
@@ -65,19 +45,19 @@ static const kt_str *names(const void *ctx, kt_arena *arena, size_t *n) {
 
 static const kt_env env = {NULL, find, call, names};
 
-static bool compute(fixture *f, const char *text, kt_value *out) {
+static bool compute(test_diag *f, const char *text, kt_value *out) {
     const kt_expr *expr = kt_expr_parse(&f->arena, kt_str_from(text), (kt_place){0}, &f->diag);
     return expr != NULL && kt_expr_eval(expr, &env, "a test", &f->diag, out);
 }
 
-static void is_int(fixture *f, const char *text, int64_t want) {
+static void is_int(test_diag *f, const char *text, int64_t want) {
     kt_value v = {0};
     if (!compute(f, text, &v)) fail_msg("'%s' fails", text);
     if (v.is_real || v.i != want) fail_msg("'%s' is %" PRId64 ", not %" PRId64, text, v.i, want);
     assert_true(fabs(v.r - (double)want) <= 0); // the real beside it
 }
 
-static void is_real(fixture *f, const char *text, double want) {
+static void is_real(test_diag *f, const char *text, double want) {
     kt_value v = {0};
     if (!compute(f, text, &v)) fail_msg("'%s' fails", text);
     assert_true(v.is_real);
@@ -85,7 +65,7 @@ static void is_real(fixture *f, const char *text, double want) {
 }
 
 // The last message holds `part`.
-static void fails(fixture *f, const char *text, const char *part) {
+static void fails(test_diag *f, const char *text, const char *part) {
     kt_value v;
     size_t before = f->diag.entries.n;
     if (compute(f, text, &v)) fail_msg("'%s' is accepted", text);
@@ -96,7 +76,7 @@ static void fails(fixture *f, const char *text, const char *part) {
 }
 
 static void values(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     is_int(f, "1 + 2 * 3", 7);
     is_int(f, "(1 + 2) * 3", 9);
     is_int(f, "10 - 3 - 2", 5);
@@ -112,7 +92,7 @@ static void values(void **state) {
 }
 
 static void division_floors(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     is_int(f, "7 / 2", 3);
     is_int(f, "-7 / 2", -4);
     is_int(f, "7 / -2", -4);
@@ -132,7 +112,7 @@ static void division_floors(void **state) {
 }
 
 static void logic(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     is_int(f, "n == 5 and d == 64", 1);
     is_int(f, "n == 4 or d == 64", 1);
     is_int(f, "1 or 0 and 0", 1); // 'and' binds first
@@ -147,14 +127,14 @@ static void logic(void **state) {
 }
 
 static void only_the_needed_side_is_computed(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     is_int(f, "select(zero == 0, 1, n / zero)", 1);
     is_int(f, "zero != 0 and n / zero > 1", 0);
     is_int(f, "zero == 0 or n / zero > 1", 1);
 }
 
 static void lookups(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     is_int(f, "config(hidden_size) / 28", 128);
     is_int(f, "config(missing) else 8", 8);
     is_int(f, "config(missing) + 1 else config(hidden_size)", 3584);
@@ -166,7 +146,7 @@ static void lookups(void **state) {
 }
 
 static void overflow_is_an_error(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     static const char *const texts[] = {"big + 1", "low - 1", "big * 2", "low * -1", "-low",
         "low / -1", "low % -1", "0 - low", "align_up(big, 64)", "big - low",
         "3037000500 * 3037000500", "low * big"};
@@ -183,7 +163,7 @@ static void overflow_is_an_error(void **state) {
 }
 
 static void mistakes(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     fails(f, "n / zero", "division by zero");
     fails(f, "n % zero", "division by zero");
     fails(f, "ceil_div(n, zero)", "division by zero");
@@ -211,7 +191,7 @@ static void mistakes(void **state) {
 }
 
 static void bounds(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     char text[8192];
     memset(text, 0, sizeof text);
     for (int i = 0; i < 60; i++) text[i] = '(';
@@ -230,7 +210,7 @@ static void bounds(void **state) {
 }
 
 static void place_is_the_word(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     const char *yaml = "grid: ceil_div(n, row)\n";
     const kt_node *root = kt_yaml_parse(&f->arena, kt_str_from(yaml), "x.yaml", &f->diag);
     assert_non_null(root);
@@ -253,7 +233,7 @@ static void collect(void *ctx, kt_str name, kt_place at) {
 }
 
 static void names_in_order(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     const kt_expr *expr = kt_expr_parse(
         &f->arena, KT_STR("a + max(b.c, $d * a) - config(key) else e"), (kt_place){0}, &f->diag);
     assert_non_null(expr);
@@ -264,7 +244,7 @@ static void names_in_order(void **state) {
 }
 
 static void axes(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     static const struct {
         const char *text, *name;
         int64_t add;
@@ -286,7 +266,7 @@ static void axes(void **state) {
 }
 
 static void computing_is_silent(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     kt_value v;
     const kt_expr *expr = kt_expr_parse(&f->arena, KT_STR("n / zero"), (kt_place){0}, &f->diag);
     assert_false(kt_expr_compute(expr, &env, &v));
@@ -297,7 +277,7 @@ static void computing_is_silent(void **state) {
     assert_non_null(strstr(f->diag.entries.at[0].message, "an integer is needed in a size"));
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_diag_open, test_diag_close)
 
 int main(void) {
     const struct CMUnitTest tests[] = {TEST(values), TEST(division_floors), TEST(logic),

@@ -3,13 +3,13 @@
 
 #include "runtime/base/file.h"
 #include "runtime/base/hash.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -41,22 +41,13 @@ typedef struct golden {
     int width, height, orientation;
 } golden;
 
-// The next word of a file of goldens as a number.
-static int next_int(FILE *file) {
-    char word[32], *end = NULL;
-    if (fscanf(file, "%31s", word) != 1) fail_msg("the goldens end early");
-    long value = strtol(word, &end, 10);
-    if (*end != '\0') fail_msg("'%s' is no number", word);
-    return (int)value;
-}
-
 static bool read_golden(FILE *file, golden *g) {
     memset(g, 0, sizeof *g);
     if (fscanf(file, "%63s %15s", g->name, g->kind) != 2) return false;
     if (strcmp(g->kind, "error") == 0) return fscanf(file, "%15s", g->why) == 1;
-    g->width = next_int(file);
-    g->height = next_int(file);
-    g->orientation = next_int(file);
+    g->width = test_next_int(file);
+    g->height = test_next_int(file);
+    g->orientation = test_next_int(file);
     return fscanf(file, "%39s %39s", g->stored, g->upright) == 2;
 }
 

@@ -2,10 +2,10 @@
 #include "loader/config.h"
 #include "loader/json.h"
 #include "runtime/base/os.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -133,13 +133,12 @@ static void limits_hold(void **state) {
 // ---- config.json
 
 static const kt_config *open_config(kt_arena *arena, const char *text) {
-    const char *path = kt_arena_printf(
-        arena, "%s/kotaro-test-config-%d.json", kt_os_temp_folder(arena), kt_os_pid());
+    const char *folder = test_folder(arena);
+    const char *path = test_put(arena, folder, "config.json", text);
     kt_err err = {0};
-    assert_int_equal(kt_os_write_atomic(path, text, strlen(text), &err), KT_OK);
     const kt_config *config = NULL;
     kt_status status = kt_config_open(arena, path, &config, &err);
-    assert_true(kt_os_remove(path));
+    test_remove(folder);
     if (status != KT_OK) fail_msg("%s", err.text);
     return config;
 }
@@ -185,12 +184,11 @@ static void config_refuses_what_is_no_object(void **state) {
     kt_err err = {0};
     assert_int_equal(kt_config_open(&arena, "no/such/config.json", &config, &err), KT_EFILE);
     assert_non_null(strstr(err.text, "no/such/config.json"));
-    const char *path = kt_arena_printf(
-        &arena, "%s/kotaro-test-list-%d.json", kt_os_temp_folder(&arena), kt_os_pid());
-    assert_int_equal(kt_os_write_atomic(path, "[1]", 3, &err), KT_OK);
+    const char *folder = test_folder(&arena);
+    const char *path = test_put(&arena, folder, "config.json", "[1]");
     assert_int_equal(kt_config_open(&arena, path, &config, &err), KT_EFORMAT);
     assert_non_null(strstr(err.text, "expected an object, found a list"));
-    assert_true(kt_os_remove(path));
+    test_remove(folder);
     kt_arena_deinit(&arena);
 }
 

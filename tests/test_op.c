@@ -3,6 +3,7 @@
 #include "loader/registry.h"
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +16,7 @@
 typedef struct fixture {
     kt_arena arena;
     kt_diag diag;
-    char *folder; // of this test's own ops
+    const char *folder; // of this test's own ops
 } fixture;
 
 static int set_up(void **state) {
@@ -23,30 +24,17 @@ static int set_up(void **state) {
     if (f == NULL) return -1;
     kt_diag_init(&f->diag, &f->arena);
     kt_log_set_level(KT_LOG_QUIET);
-    f->folder = kt_arena_printf(
-        &f->arena, "%s/kotaro-test-op-%d", kt_os_temp_folder(&f->arena), kt_os_pid());
+    f->folder = test_folder(&f->arena);
     *state = f;
     return 0;
 }
 
 static int tear_down(void **state) {
     fixture *f = *state;
-    static const char *const made[] = {"full/scale/op.yaml", "full/scale", "full",
-        "own/sum_parts/op.yaml", "own/sum_parts", "own"};
-    for (size_t i = 0; i < sizeof made / sizeof made[0]; i++)
-        kt_os_remove(kt_path_join(&f->arena, f->folder, made[i]));
-    kt_os_remove(f->folder);
+    test_remove(f->folder);
     kt_arena_deinit(&f->arena);
     free(f);
     return 0;
-}
-
-static const char *put(fixture *f, const char *name, const char *text) {
-    char *path = kt_path_join(&f->arena, f->folder, name);
-    kt_err err;
-    assert_true(kt_os_mkdirs(kt_path_folder(&f->arena, path)));
-    assert_int_equal(kt_os_write_atomic(path, text, strlen(text), &err), KT_OK);
-    return path;
 }
 
 static void expect_clean(fixture *f) {
@@ -88,7 +76,7 @@ static const char full_op[] =
 
 static void everything_is_read(void **state) {
     fixture *f = *state;
-    put(f, "full/scale/op.yaml", full_op);
+    test_put(&f->arena, f->folder, "full/scale/op.yaml", full_op);
     const kt_op *op =
         kt_op_open(&f->arena, kt_path_join(&f->arena, f->folder, "full/scale/"), true, &f->diag);
     expect_clean(f);
@@ -121,7 +109,7 @@ static void everything_is_read(void **state) {
 
 static void variant_is_read(void **state) {
     fixture *f = *state;
-    put(f, "full/scale/op.yaml", full_op);
+    test_put(&f->arena, f->folder, "full/scale/op.yaml", full_op);
     const kt_op *op =
         kt_op_open(&f->arena, kt_path_join(&f->arena, f->folder, "full/scale"), false, &f->diag);
     expect_clean(f);
@@ -144,7 +132,7 @@ static void variant_is_read(void **state) {
 // outputs, inout, plain inputs, layouts, scratch, counters, plan dims, params but choices
 static void kernel_parameters_by_rule(void **state) {
     fixture *f = *state;
-    put(f, "full/scale/op.yaml", full_op);
+    test_put(&f->arena, f->folder, "full/scale/op.yaml", full_op);
     const kt_op *op =
         kt_op_open(&f->arena, kt_path_join(&f->arena, f->folder, "full/scale"), true, &f->diag);
     expect_clean(f);
@@ -216,7 +204,8 @@ static void examples_of_the_manual(void **state) {
             assert_true(
                 kt_op_read(&f->arena, root, name, true, &f->diag) != NULL || f->diag.n_errors > 0);
         } else {
-            const char *path = put(f, kt_arena_printf(&f->arena, "%s.format.yaml", name), example);
+            const char *path = test_put(
+                &f->arena, f->folder, kt_arena_printf(&f->arena, "%s.format.yaml", name), example);
             kt_format_open(&f->arena, path, path, &f->diag);
             kt_os_remove(path);
         }
@@ -228,7 +217,7 @@ static void examples_of_the_manual(void **state) {
 
 static void own_op_replaces_shipped_one(void **state) {
     fixture *f = *state;
-    put(f, "own/sum_parts/op.yaml",
+    test_put(&f->arena, f->folder, "own/sum_parts/op.yaml",
         "kotaro: op/1\nname: sum_parts\ndoc: Another sum.\ndims:\n  n: plan\ninputs:\n  x: "
         "f32[n]\noutputs:\n  y: f32[n]\n"
         "variants:\n  - name: flat\n    launch:\n      grid: n\n      block: 32\n"

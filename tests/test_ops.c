@@ -3,11 +3,11 @@
 // mistakes are found. The seed is new in each run, and printed; KOTARO_SEED repeats one.
 #include "runtime/base/file.h"
 #include "runtime/exec/op_check_parts.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <inttypes.h>
@@ -69,28 +69,6 @@ typedef struct size {
     int64_t value;
 } size;
 
-static const char *make_folder(void) {
-    uint64_t name;
-    kt_os_random(&name, sizeof name);
-    char *folder =
-        kt_arena_printf(&arena, "%s/kotaro-test-%016" PRIx64, kt_os_temp_folder(&arena), name);
-    assert_true(kt_os_private_folder(folder));
-    return folder;
-}
-
-static void remove_folder(const char *folder) {
-    int n = 0;
-    kt_str *names = kt_os_list(&arena, folder, &n);
-    for (int i = 0; i < n; i++) {
-        char *path = kt_path_join(&arena, folder, kt_str_z(&arena, names[i]));
-        if (kt_os_stat(path).kind == KT_PATH_FOLDER)
-            remove_folder(path);
-        else
-            kt_os_remove(path);
-    }
-    kt_os_remove(folder);
-}
-
 static const kt_op *find_op(const char *name) {
     kt_diag diag;
     kt_diag_init(&diag, &arena);
@@ -117,7 +95,7 @@ static void open_hand(hand *h, const char *name, const size *sizes, int n_sizes,
     kt_check_list list = {0};
     kt_check_cases(&arena, op, false, KT_CHECK_QUICK, of_seed, &list);
     assert_true(list.cases.n > 0);
-    *h = (hand){.c = list.cases.at[0], .folder = make_folder()};
+    *h = (hand){.c = list.cases.at[0], .folder = test_folder(&arena)};
     h->c.seed = of_seed;
     for (int i = 0; i < op->n_ports; i++) {
         h->c.present[i] = true;
@@ -137,7 +115,7 @@ static void run_hand(hand *h) {
     if (kt_check_execute(&side, &h->data, &arena, h->out, &why) != KT_CHECK_RAN)
         fail_msg("%s", why.at);
     kt_buf_deinit(&why);
-    remove_folder(h->folder);
+    test_remove(h->folder);
 }
 
 static void *values(const hand *h, const char *port) {
@@ -284,20 +262,12 @@ static const char *const manifest_head =
 static const char *const good_check =
     "check:\n  tolerance: { f32: 1e-6 }\n  cases:\n    - { n: 100 }\n";
 
-static void put_file(const char *folder, const char *name, const char *text) {
-    FILE *file = kt_os_fopen(kt_path_join(&arena, folder, name), "wb");
-    assert_non_null(file);
-    assert_true(fwrite(text, 1, strlen(text), file) == strlen(text));
-    assert_int_equal(fclose(file), 0);
-}
-
 // Opens the check of an op `planted` with this end of its manifest and this body of its loop.
 static kt_status open_planted(
     const char *folder, const char *check, const char *body, kt_op_check **out, kt_buf *report) {
     char *op = kt_path_join(&arena, folder, "planted");
-    assert_true(kt_os_mkdirs(op));
-    put_file(op, "op.yaml", kt_arena_printf(&arena, "%s%s", manifest_head, check));
-    put_file(op, "planted.c",
+    test_put(&arena, op, "op.yaml", kt_arena_printf(&arena, "%s%s", manifest_head, check));
+    test_put(&arena, op, "planted.c",
         kt_arena_printf(&arena,
             "#include \"ops/kt_cpu.h\"\nstatic const char *run(const kt_cpu_call *call) {\n"
             "const float *x = kt_cpu_in(call, \"x\")->data; (void)x;\n"
@@ -321,7 +291,7 @@ static kt_status open_planted(
 }
 
 static void expect_planted(const char *body, const char *expected) {
-    const char *folder = make_folder();
+    const char *folder = test_folder(&arena);
     kt_op_check *check;
     kt_buf report = {0};
     kt_op_check_result result;
@@ -334,7 +304,7 @@ static void expect_planted(const char *body, const char *expected) {
         fail_msg("expected '%s', got\n%s", expected, report.at);
     kt_op_check_close(check);
     kt_buf_deinit(&report);
-    remove_folder(folder);
+    test_remove(folder);
 }
 
 static void planted_mistakes_are_found(void **state) {
@@ -352,13 +322,13 @@ static void planted_mistakes_are_found(void **state) {
 }
 
 static void expect_refused(const char *check, const char *expected) {
-    const char *folder = make_folder();
+    const char *folder = test_folder(&arena);
     kt_op_check *opened;
     kt_buf report = {0};
     assert_int_not_equal(open_planted(folder, check, "y[i] = 2 * x[i];", &opened, &report), KT_OK);
     if (!strstr(report.at, expected)) fail_msg("expected '%s', got\n%s", expected, report.at);
     kt_buf_deinit(&report);
-    remove_folder(folder);
+    test_remove(folder);
 }
 
 static void manifests_are_held_to_account(void **state) {
@@ -369,14 +339,14 @@ static void manifests_are_held_to_account(void **state) {
         "above the cap of 0.002");
     kt_op_check *check;
     kt_buf report = {0};
-    const char *folder = make_folder();
+    const char *folder = test_folder(&arena);
     const char *reasoned =
         "check:\n  reason: it is rough\n  tolerance: { f32: 0.1 }\n  cases:\n    - { n: 100 }\n";
     if (open_planted(folder, reasoned, "y[i] = 2 * x[i];", &check, &report) != KT_OK)
         fail_msg("%s", report.at);
     kt_op_check_close(check);
     kt_buf_deinit(&report);
-    remove_folder(folder);
+    test_remove(folder);
 }
 
 // ---- the list

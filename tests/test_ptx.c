@@ -5,6 +5,7 @@
 #include "ptx/compile.h"
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
+#include "tests/util.h"
 
 #include <stdarg.h>
 #include <stdint.h>
@@ -103,14 +104,6 @@ static kt_compiler *compile_one(
     kt_status status = kt_compile(compiler, &request, 1, out, err);
     if (status != want) fail_msg("%s: %s", kt_status_name(status), status ? err->text : "");
     return compiler;
-}
-
-static const char *write_file(const char *path, const void *bytes, size_t n) {
-    FILE *file = kt_os_fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, n, file), n);
-    assert_int_equal(fclose(file), 0);
-    return path;
 }
 
 // ---- options
@@ -349,7 +342,7 @@ static void cache_takes_damage_for_a_miss(void **state) {
         kt_cache_entry got;
         memcpy(bytes, good.at, good.n);
         bytes[i] = (char)(bytes[i] ^ 1 << i % 8);
-        write_file(path, bytes, good.n);
+        test_write(path, bytes, good.n);
         if (kt_cache_get(cache, key, 89, &tmp, &got)) fail_msg("byte %zu may change", i);
         kt_arena_deinit(&tmp);
     }
@@ -360,14 +353,14 @@ static void cache_takes_damage_for_a_miss(void **state) {
         if (n % 7 != 0 && n > 200 && n + 200 < good.n) continue;
         memcpy(bytes, good.at, good.n);
         bytes[good.n] = 0;
-        write_file(path, bytes, n);
+        test_write(path, bytes, n);
         if (kt_cache_get(cache, key, 89, &tmp, &got) != whole) fail_msg("length %zu", n);
         kt_arena_deinit(&tmp);
     }
     free(bytes);
-    write_file(path, good.at, good.n);
+    test_write(path, good.at, good.n);
     const char *renamed = path_of(cache, key_number(8));
-    write_file(renamed, good.at, good.n);
+    test_write(renamed, good.at, good.n);
     kt_cache_entry got;
     assert_true(kt_cache_get(cache, key, 89, &arena, &got));
     assert_false(kt_cache_get(cache, key_number(8), 89, &arena, &got));
@@ -397,7 +390,7 @@ static void cache_is_off_where_it_is_not_private(void **state) {
     (void)state;
     expect_off("/proc/kotaro"); // cannot be made
     const char *file = kt_arena_printf(&arena, "%s/file", fresh_folder());
-    expect_off(write_file(file, "x", 1));
+    expect_off(test_write(file, "x", 1));
     const char *open = fresh_folder();
     assert_int_equal(run("chmod", "0777", open), 0);
     expect_off(open);
@@ -539,7 +532,7 @@ static void pack_refuses_damage(void **state) {
         kt_pack *pack = NULL;
         memcpy(bytes, good.at, good.n);
         bytes[i] = (char)(bytes[i] ^ 1 << i % 8);
-        write_file(path, bytes, good.n);
+        test_write(path, bytes, good.n);
         bool tool = i >= 16 && i < 48; // a text for people, nothing hangs on it
         if (kt_pack_open(path, &pack, &err) == KT_OK && !tool)
             if (found_sm(pack, small_source, 89, 3) != 0) fail_msg("byte %zu may change", i);
@@ -547,7 +540,7 @@ static void pack_refuses_damage(void **state) {
     }
     for (size_t n = 0; n < good.n; n += n < 200 ? 1 : 13) {
         kt_pack *pack = NULL;
-        write_file(path, good.at, n);
+        test_write(path, good.at, n);
         if (kt_pack_open(path, &pack, &err) == KT_OK)
             if (found_sm(pack, small_source, 89, 3) != 0) fail_msg("length %zu", n);
         kt_pack_close(pack);
@@ -588,7 +581,7 @@ static void compile_reads_no_file(void **state) {
     kt_compile_result result;
     kt_err err;
     const char *name = kt_arena_printf(&arena, "kt_test_%d.cuh", kt_os_pid());
-    write_file(name, "#define KT_FROM_DISK 1\n", 23); // in the current folder
+    test_write(name, "#define KT_FROM_DISK 1\n", 23); // in the current folder
     const char *source = kt_arena_printf(
         &arena, "#include \"%s\"\nextern \"C\" __global__ void k(int *p) { p[0] = 1; }\n", name);
     kt_compiler *compiler = compile_one(source, 89, &result, KT_ECOMPILE, &err);
@@ -745,7 +738,7 @@ static void compile_repairs_a_damaged_entry(void **state) {
         const kt_str *names = kt_os_list(&arena, in, &n);
         for (int f = 0; f < n && i == 0; f++)
             if (kt_str_ends(names[f], KT_STR(".ktc")))
-                write_file(kt_path_join(&arena, in, kt_str_z(&arena, names[f])), "damaged", 7);
+                test_write(kt_path_join(&arena, in, kt_str_z(&arena, names[f])), "damaged", 7);
         kt_compiler_close(compiler);
     }
 }
@@ -847,16 +840,15 @@ static void cached_kernels_need_no_compiler(void **state) {
 
 static int make_folder(void **state) {
     (void)state;
-    folder =
-        kt_arena_printf(&arena, "%s/kotaro-test-ptx-%d", kt_os_temp_folder(&arena), kt_os_pid());
-    return kt_os_mkdirs(folder) ? 0 : 1;
+    folder = test_folder(&arena);
+    return 0;
 }
 
 static int remove_folder(void **state) {
     (void)state;
-    int code = run("rm", "-rf", folder);
+    test_remove(folder);
     kt_arena_deinit(&arena);
-    return code;
+    return 0;
 }
 
 int main(int argc, char **argv) {

@@ -5,6 +5,7 @@
 #include "ops/kt_cpu.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/pool.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -83,15 +84,6 @@ static uint8_t *resize_all(const kt_resize_job *job, uint8_t *rgb) {
     return y;
 }
 
-// The next word of a file of goldens as a number.
-static int next_int(FILE *file) {
-    char word[32], *end = NULL;
-    if (fscanf(file, "%31s", word) != 1) fail_msg("the goldens end early");
-    long value = strtol(word, &end, 10);
-    if (*end != '\0') fail_msg("'%s' is no number", word);
-    return (int)value;
-}
-
 static void resize_equals_pillow(void **state) {
     (void)state;
     FILE *file = fopen("tests/data/images/resize.txt", "rb");
@@ -100,10 +92,10 @@ static void resize_equals_pillow(void **state) {
     int width = 0, height = 0, n_equal = 0, n_wrong = 0;
     int32_t to[1][2];
     while (fscanf(file, "%15s %15s", filter, pattern) == 2) {
-        width = next_int(file);
-        height = next_int(file);
-        to[0][1] = next_int(file);
-        to[0][0] = next_int(file);
+        width = test_next_int(file);
+        height = test_next_int(file);
+        to[0][1] = test_next_int(file);
+        to[0][0] = test_next_int(file);
         assert_int_equal(fscanf(file, "%31s", wanted), 1);
         kt_resize_job job = {KT_RESIZE_LANCZOS, height, width, 1, (const int32_t(*)[2])to};
         assert_true(kt_resize_filter_find(kt_str_from(filter), &job.filter));

@@ -2,10 +2,10 @@
 #include "loader/checkpoint.h"
 #include "loader/safetensors.h"
 #include "runtime/base/file.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -17,26 +17,15 @@ static const char *folder;
 static int make_folder(void **state) {
     (void)state;
     arena = (kt_arena){0};
-    folder = kt_arena_printf(
-        &arena, "%s/kotaro-test-checkpoint-%d", kt_os_temp_folder(&arena), kt_os_pid());
-    return kt_os_mkdirs(folder) ? 0 : 1;
+    folder = test_folder(&arena);
+    return 0;
 }
 
 static int empty_folder(void **state) {
     (void)state;
-    int n;
-    kt_str *names = kt_os_list(&arena, folder, &n);
-    for (int i = 0; i < n; i++)
-        kt_os_remove(kt_path_join(&arena, folder, kt_str_z(&arena, names[i])));
-    kt_os_remove(folder);
+    test_remove(folder);
     kt_arena_deinit(&arena);
     return 0;
-}
-
-static void put_bytes(const char *name, const void *bytes, size_t n) {
-    kt_err err = {0};
-    const char *path = kt_path_join(&arena, folder, name);
-    if (kt_os_write_atomic(path, bytes, n, &err) != KT_OK) fail_msg("%s", err.text);
 }
 
 // A file: length, header, then data_bytes bytes 0, 1, 2, ...
@@ -52,7 +41,7 @@ static void put(const char *name, const char *header, int data_bytes) {
         char byte = (char)i;
         kt_buf_add(&file, &byte, 1);
     }
-    put_bytes(name, file.at, file.n);
+    test_write(kt_path_join(&arena, folder, name), file.at, file.n);
     kt_buf_deinit(&file);
 }
 
@@ -219,19 +208,20 @@ static void damaged_headers_are_refused(void **state) {
 
 static void damaged_lengths_are_refused(void **state) {
     (void)state;
-    put_bytes("a.safetensors", "", 0);
+    test_write(kt_path_join(&arena, folder, "a.safetensors"), "", 0);
     expect_refusal(KT_EFORMAT, "the file has 0 bytes, a safetensors file has at least 10");
-    put_bytes("a.safetensors", "\x02\0\0\0\0\0\0", 7);
+    test_write(kt_path_join(&arena, folder, "a.safetensors"), "\x02\0\0\0\0\0\0", 7);
     expect_refusal(KT_EFORMAT, "the file has 7 bytes");
-    put_bytes("a.safetensors", "\x03\0\0\0\0\0\0\0{}", 10);
+    test_write(kt_path_join(&arena, folder, "a.safetensors"), "\x03\0\0\0\0\0\0\0{}", 10);
     expect_refusal(KT_EFORMAT, "said to have 3 bytes, but the file has 10 in all");
-    put_bytes("a.safetensors", "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF{}", 10);
+    test_write(
+        kt_path_join(&arena, folder, "a.safetensors"), "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF{}", 10);
     expect_refusal(KT_EFORMAT, "said to have 18446744073709551615 bytes, at most 100000000");
-    put_bytes("a.safetensors", "\0\0\0\0\0\0\0\x80{}", 10);
+    test_write(kt_path_join(&arena, folder, "a.safetensors"), "\0\0\0\0\0\0\0\x80{}", 10);
     expect_refusal(KT_EFORMAT, "said to have 9223372036854775808 bytes");
-    put_bytes("a.safetensors", "\0\0\0\0\0\0\0\0{}", 10);
+    test_write(kt_path_join(&arena, folder, "a.safetensors"), "\0\0\0\0\0\0\0\0{}", 10);
     expect_refusal(KT_EFORMAT, "does not begin with '{'");
-    put_bytes("a.safetensors", "<!DOCTYPE html><html>", 21);
+    test_write(kt_path_join(&arena, folder, "a.safetensors"), "<!DOCTYPE html><html>", 21);
     expect_refusal(KT_EFORMAT, "download it again");
 }
 
@@ -250,7 +240,7 @@ static void a_long_name_is_refused(void **state) {
 #define INDEX     "model.safetensors.index.json"
 
 static void put_text(const char *name, const char *text) {
-    put_bytes(name, text, strlen(text));
+    test_write(kt_path_join(&arena, folder, name), text, strlen(text));
 }
 
 static void shards_are_read_together(void **state) {
@@ -345,10 +335,10 @@ static void every_cut_is_refused(void **state) {
     const char *path = kt_path_join(&arena, folder, "a.safetensors");
     assert_int_equal(kt_file_read(&arena, path, 1000, &whole, &err), KT_OK);
     for (size_t n = 0; n < whole.n; n++) {
-        put_bytes("a.safetensors", whole.at, n);
+        test_write(kt_path_join(&arena, folder, "a.safetensors"), whole.at, n);
         expect_refusal(KT_EFORMAT, "a.safetensors");
     }
-    put_bytes("a.safetensors", whole.at, whole.n);
+    test_write(kt_path_join(&arena, folder, "a.safetensors"), whole.at, whole.n);
     kt_checkpoint in = open_good();
     kt_checkpoint_close(&in);
 }

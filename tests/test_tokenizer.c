@@ -4,31 +4,13 @@
 // for it (tests/reference/make_tokenizer_goldens.py); without them that test is skipped.
 #include "loader/tokenizer.h"
 #include "runtime/base/file.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
-
-#define SMALL "tests/data/small_tokenizer.json"
-
-static kt_tokenizer *small;
-
-static int open_small(void **state) {
-    (void)state;
-    kt_err err = {0};
-    if (kt_tokenizer_open(SMALL, &small, &err) == KT_OK) return 0;
-    print_error("%s\n", err.text);
-    return 1;
-}
-
-static int close_small(void **state) {
-    (void)state;
-    kt_tokenizer_close(small);
-    return 0;
-}
 
 // ---- goldens
 
@@ -89,7 +71,7 @@ static size_t check_goldens(const kt_tokenizer *tokenizer, const char *path, siz
 static void small_goldens_agree(void **state) {
     (void)state;
     size_t lines;
-    assert_int_equal(check_goldens(small, "tests/data/small_tokenizer.goldens", &lines), 0);
+    assert_int_equal(check_goldens(test_small, "tests/data/small_tokenizer.goldens", &lines), 0);
     assert_true(lines > 600);
 }
 
@@ -119,14 +101,14 @@ static void real_goldens_agree(void **state) {
 static kt_ids encode(kt_arena *arena, const char *text, bool special) {
     kt_ids ids = {0};
     kt_err err = {0};
-    if (kt_tokenizer_encode(small, arena, kt_str_from(text), special, &ids, &err) != KT_OK)
+    if (kt_tokenizer_encode(test_small, arena, kt_str_from(text), special, &ids, &err) != KT_OK)
         fail_msg("%s", err.text);
     return ids;
 }
 
 static int32_t id_of(const char *token) {
     int32_t id = -1;
-    assert_true(kt_tokenizer_find(small, kt_str_from(token), &id));
+    assert_true(kt_tokenizer_find(test_small, kt_str_from(token), &id));
     return id;
 }
 
@@ -137,11 +119,11 @@ static void special_names_are_plain_unless_asked(void **state) {
     kt_ids asked = encode(&arena, text, true), plain = encode(&arena, text, false);
     assert_int_equal(asked.n, 1);
     assert_int_equal(asked.at[0], id_of(text));
-    assert_true(kt_tokenizer_is_special(small, asked.at[0]));
+    assert_true(kt_tokenizer_is_special(test_small, asked.at[0]));
     kt_buf back = {0};
     for (size_t i = 0; i < plain.n; i++) {
-        assert_false(kt_tokenizer_is_special(small, plain.at[i]));
-        kt_buf_str(&back, kt_tokenizer_bytes(small, plain.at[i]));
+        assert_false(kt_tokenizer_is_special(test_small, plain.at[i]));
+        kt_buf_str(&back, kt_tokenizer_bytes(test_small, plain.at[i]));
     }
     assert_true(kt_str_is((kt_str){back.at, back.n}, text));
     kt_buf_deinit(&back);
@@ -155,9 +137,11 @@ static void zones_decide_where_special_tokens_are(void **state) {
     kt_zone zones[] = {{17, true}, {12, false}, {5, true}, {6, true}};
     kt_ids ids = {0};
     kt_err err = {0};
-    assert_int_equal(kt_tokenizer_encode_zones(small, &arena, text, zones, 4, &ids, &err), KT_OK);
+    assert_int_equal(
+        kt_tokenizer_encode_zones(test_small, &arena, text, zones, 4, &ids, &err), KT_OK);
     int found = 0;
-    for (size_t i = 0; i < ids.n; i++) found += kt_tokenizer_is_special(small, ids.at[i]) ? 1 : 0;
+    for (size_t i = 0; i < ids.n; i++)
+        found += kt_tokenizer_is_special(test_small, ids.at[i]) ? 1 : 0;
     assert_int_equal(found, 2); // the last one crosses from one allowed zone to the next
     assert_int_equal(ids.at[0], id_of("<|im_start|>"));
     assert_int_equal(ids.at[ids.n - 2], id_of("<|im_end|>"));
@@ -174,7 +158,7 @@ static void a_special_token_never_reaches_into_a_users_zone(void **state) {
             kt_ids ids = {0};
             kt_err err = {0};
             assert_int_equal(
-                kt_tokenizer_encode_zones(small, &arena, text, zones, 2, &ids, &err), KT_OK);
+                kt_tokenizer_encode_zones(test_small, &arena, text, zones, 2, &ids, &err), KT_OK);
             kt_ids plain = encode(&arena, "<|im_end|>", false);
             assert_int_equal(ids.n, plain.n);
             assert_memory_equal(ids.at, plain.at, ids.n * sizeof *ids.at);
@@ -190,7 +174,8 @@ static void zones_end_between_characters(void **state) {
     kt_ids ids = {0};
     kt_err err = {0};
     assert_int_equal(
-        kt_tokenizer_encode_zones(small, &arena, KT_STR("あ"), zones, 2, &ids, &err), KT_EPROMPT);
+        kt_tokenizer_encode_zones(test_small, &arena, KT_STR("あ"), zones, 2, &ids, &err),
+        KT_EPROMPT);
     assert_non_null(strstr(err.text, "inside a character, at byte 1"));
     kt_arena_deinit(&arena);
 }
@@ -211,7 +196,7 @@ static void zones_do_not_cut_text(void **state) {
             kt_ids ids = {0};
             kt_err err = {0};
             assert_int_equal(
-                kt_tokenizer_encode_zones(small, &arena, text, zones, 2, &ids, &err), KT_OK);
+                kt_tokenizer_encode_zones(test_small, &arena, text, zones, 2, &ids, &err), KT_OK);
             assert_int_equal(ids.n, whole.n);
             assert_memory_equal(ids.at, whole.at, ids.n * sizeof *ids.at);
         }
@@ -232,7 +217,7 @@ static void invalid_text_is_refused_with_its_place(void **state) {
         kt_ids ids = {0};
         kt_err err = {0};
         kt_status status =
-            kt_tokenizer_encode(small, &arena, kt_str_from(cases[i].text), true, &ids, &err);
+            kt_tokenizer_encode(test_small, &arena, kt_str_from(cases[i].text), true, &ids, &err);
         assert_int_equal(status, KT_EPROMPT);
         assert_non_null(strstr(err.text, cases[i].place));
         kt_arena_deinit(&arena);
@@ -267,7 +252,7 @@ static void too_long_a_text_is_refused(void **state) {
     kt_ids ids = {0};
     kt_err err = {0};
     assert_int_equal(
-        kt_tokenizer_encode(small, &arena, (kt_str){text, n}, true, &ids, &err), KT_EPROMPT);
+        kt_tokenizer_encode(test_small, &arena, (kt_str){text, n}, true, &ids, &err), KT_EPROMPT);
     kt_arena_deinit(&arena);
 }
 
@@ -442,5 +427,5 @@ int main(void) {
         cmocka_unit_test(a_pattern_that_would_hang_is_stopped),
         cmocka_unit_test(a_sentencepiece_model_is_refused),
     };
-    return cmocka_run_group_tests_name("tokenizer", tests, open_small, close_small);
+    return cmocka_run_group_tests_name("tokenizer", tests, test_small_open, test_small_close);
 }

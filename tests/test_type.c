@@ -1,37 +1,17 @@
 // Types: dtypes, variables, linear, axes, optional, each, and where a mistake is.
 #include "loader/type.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-typedef struct fixture {
-    kt_arena arena;
-    kt_diag diag;
-} fixture;
-
-static int set_up(void **state) {
-    fixture *f = calloc(1, sizeof *f);
-    if (f == NULL) return -1;
-    kt_diag_init(&f->diag, &f->arena);
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    fixture *f = *state;
-    kt_arena_deinit(&f->arena);
-    free(f);
-    return 0;
-}
-
 static const kt_str vars[] = {{"T", 1}, {"Y", 1}};
 
-static bool parse(fixture *f, const char *text, kt_type *out) {
+static bool parse(test_diag *f, const char *text, kt_type *out) {
     const char *yaml = kt_arena_printf(&f->arena, "x: \"%s\"\n", text);
     const kt_node *root = kt_yaml_parse(&f->arena, kt_str_from(yaml), "t.yaml", &f->diag);
     assert_non_null(root);
@@ -39,7 +19,7 @@ static bool parse(fixture *f, const char *text, kt_type *out) {
 }
 
 static void good_types(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     kt_type t;
     assert_true(parse(f, "f16[n, d]", &t));
     assert_int_equal(t.base, KT_BASE_DTYPE);
@@ -69,7 +49,7 @@ static void good_types(void **state) {
 }
 
 // The first message, its place and nothing more than one error.
-static void fails(fixture *f, const char *text, int col, int width, const char *part) {
+static void fails(test_diag *f, const char *text, int col, int width, const char *part) {
     kt_type t;
     size_t before = f->diag.entries.n;
     if (parse(f, text, &t)) fail_msg("'%s' is accepted", text);
@@ -85,7 +65,7 @@ static void fails(fixture *f, const char *text, int col, int width, const char *
 }
 
 static void mistakes_and_their_places(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     fails(f, "f61[n]", 1, 3, "unknown type 'f61'");
     fails(f, "float32[n]", 1, 7, "unknown type 'float32'");
     fails(f, "f16[n, d", 4, 1, "never closed");
@@ -105,14 +85,14 @@ static void mistakes_and_their_places(void **state) {
 }
 
 static void not_a_text(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     const kt_node *root = kt_yaml_parse(&f->arena, KT_STR("x: [f16]\n"), "t.yaml", &f->diag);
     kt_type t;
     assert_false(kt_type_parse(&f->arena, root->pairs[0].value, NULL, 0, &f->diag, &t));
     assert_string_equal(f->diag.entries.at[0].message, "a type is expected here, got a list");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_diag_open, test_diag_close)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

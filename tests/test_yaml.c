@@ -1,41 +1,21 @@
 // The YAML subset: the tree, places, what is refused, bounds, and that reading takes linear time.
 #include "loader/yaml.h"
 #include "runtime/base/os.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-typedef struct fixture {
-    kt_arena arena;
-    kt_diag diag;
-} fixture;
-
-static int set_up(void **state) {
-    fixture *f = calloc(1, sizeof *f);
-    if (f == NULL) return -1;
-    kt_diag_init(&f->diag, &f->arena);
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    fixture *f = *state;
-    kt_arena_deinit(&f->arena);
-    free(f);
-    return 0;
-}
-
-static const kt_node *parse(fixture *f, const char *text) {
+static const kt_node *parse(test_diag *f, const char *text) {
     return kt_yaml_parse(&f->arena, kt_str_from(text), "t.yaml", &f->diag);
 }
 
 static void tree(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     const kt_node *root =
         parse(f, "a: one\nb: [x, 'y z', \"q\\n\"]\nc:\n  d: { e: 1, g: 2 }\n  h: |\n    text\n");
     assert_non_null(root);
@@ -66,7 +46,7 @@ static void at(const kt_node *node, int line, int col, int width, bool exact) {
 }
 
 static void places(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     const kt_node *root = parse(f, "\xef\xbb\xbfplain: f16[n, d]\nsingle: 'a b'\n\"日本\": "
                                    "\"語\"\r\nblock: >\n  x\nfold: one\n  two\nescape: 'it''s'\n");
     assert_non_null(root);
@@ -84,7 +64,7 @@ static void places(void **state) {
     assert_int_equal(part.col, 7); // folded: only the start is known
 }
 
-static void refused(fixture *f, const char *text, const char *part) {
+static void refused(test_diag *f, const char *text, const char *part) {
     size_t before = f->diag.entries.n;
     if (parse(f, text) != NULL) fail_msg("accepted: %s", text);
     assert_true(f->diag.entries.n > before);
@@ -93,7 +73,7 @@ static void refused(fixture *f, const char *text, const char *part) {
 }
 
 static void refusals(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     refused(f, "a: 1\nb: 2\na: 3\n", "key 'a' is given twice");
     refused(f, "a: &x 1\n", "anchors");
     refused(f, "a: *x\n", "anchors");
@@ -120,13 +100,13 @@ static void refusals(void **state) {
 }
 
 static void many_mistakes_in_one_run(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     assert_null(parse(f, "a: 1\na: 2\nb: &x 3\nc:\nd: !t 4\n"));
     assert_int_equal(f->diag.n_errors, 4);
 }
 
 static void key_twice_in_a_long_map(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     kt_buf text = {0};
     for (int i = 0; i < 40; i++) kt_buf_printf(&text, "k%d: 1\n", i);
     assert_non_null(parse(f, text.at));
@@ -138,7 +118,7 @@ static void key_twice_in_a_long_map(void **state) {
 }
 
 // Text of `n` times `unit` between two ends; the message that reading it gives, within two seconds.
-static void bounded(fixture *f, const char *lead, const char *unit, int n, const char *part) {
+static void bounded(test_diag *f, const char *lead, const char *unit, int n, const char *part) {
     kt_buf text = {0};
     kt_buf_printf(&text, "%s", lead);
     for (int i = 0; i < n; i++) kt_buf_add(&text, unit, strlen(unit));
@@ -158,7 +138,7 @@ static void bounded(fixture *f, const char *lead, const char *unit, int n, const
 }
 
 static void bounds_and_time(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     bounded(f, "", "[", 100000, "deeper than 32");
     bounded(f, "", "{", 100000, "a key is a word");
     bounded(f, "", "- ", 100000, "deeper than 32");
@@ -180,7 +160,7 @@ static void bounds_and_time(void **state) {
     kt_buf_deinit(&text);
 }
 
-static void print(fixture *f, const char *want) {
+static void print(test_diag *f, const char *want) {
     kt_buf out = {0};
     kt_diag_print(&f->diag, &out);
     assert_string_equal(out.at, want);
@@ -188,7 +168,7 @@ static void print(fixture *f, const char *want) {
 }
 
 static void diagnostics_are_sorted_and_cut(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     const kt_node *root = parse(f, "\ta: 1\n");
     assert_null(root);
     kt_diag_init(&f->diag, &f->arena);
@@ -212,13 +192,13 @@ static void diagnostics_are_sorted_and_cut(void **state) {
 }
 
 static void missing_file(void **state) {
-    fixture *f = *state;
+    test_diag *f = *state;
     assert_null(kt_yaml_open(&f->arena, "/nonexistent/op.yaml", "op.yaml", &f->diag));
     assert_int_equal(f->diag.entries.at[0].rule, KT_RULE_FILE);
     assert_non_null(strstr(f->diag.entries.at[0].message, "/nonexistent/op.yaml"));
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_diag_open, test_diag_close)
 
 int main(void) {
     const struct CMUnitTest tests[] = {TEST(tree), TEST(places), TEST(refusals),
