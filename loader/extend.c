@@ -6,9 +6,12 @@
 // ---- replace
 
 static bool names_contain(const kt_step *steps, size_t n, kt_str name) {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         for (int k = 0; k < steps[i].n_out; k++)
             if (kt_str_eq(steps[i].out[k].name.text, name)) return true;
+        for (int k = 0; k < steps[i].n_carry; k++) // behind a repeat: its last value
+            if (kt_str_eq(steps[i].carry[k].port.text, name)) return true;
+    }
     return false;
 }
 

@@ -233,6 +233,8 @@ fails 'a picture as pipeline' 2 'scene.jpg:1' $run $scene pipelines/simple.yaml 
 fails 'a model file as pipeline' 2 'a pipeline is expected' $run pipelines/qwen2.model.yaml $scene $cpu
 fails 'a wrong KOTARO_HOME' 2 "KOTARO_HOME is '$tmp'" env KOTARO_HOME="$tmp" $run pipelines/simple.yaml $scene $cpu
 fails 'too many items' 2 "dim 'rows'" $run "$tmp/nine.yaml" $scene $cpu
+printf 'kotaro: pipeline/1\nname: mute\ndoc: No answers.\nextends: %s/pipelines/simple.yaml\nresult: vision.rows\n' "$PWD" >"$tmp/mute.yaml"
+fails 'a result that cannot be printed' 2 'mute.yaml:5:9' $run "$tmp/mute.yaml" $scene $cpu
 fails 'no arguments' 2 'PIPELINE' $run
 
 # ---- device and memory: exit codes 3 and 4

@@ -120,6 +120,15 @@ static void a_list_inserts_and_an_empty_one_removes(void **state) {
     close_pipeline(&f);
 }
 
+static void a_repeat_makes_what_it_carries(void **state) {
+    (void)state;
+    fixture f;
+    open_pipeline(&f, "tests/data/pipelines/replaced_by_repeat.yaml");
+    assert_int_equal(f.p->stages[1].n_steps, 2);
+    assert_true(kt_str_is(f.p->stages[1].steps[0].repeat.text, "l"));
+    close_pipeline(&f);
+}
+
 static void the_command_line_sets_values(void **state) {
     (void)state;
     fixture f;
@@ -269,6 +278,7 @@ int main(void) {
         cmocka_unit_test(a_model_is_relative_to_the_file_that_names_it),
         cmocka_unit_test(steps_are_replaced_by_address),
         cmocka_unit_test(a_list_inserts_and_an_empty_one_removes),
+        cmocka_unit_test(a_repeat_makes_what_it_carries),
         cmocka_unit_test(the_command_line_sets_values),
         cmocka_unit_test(texts_follow_the_language),
         cmocka_unit_test(a_missing_language_falls_back_with_a_warning),

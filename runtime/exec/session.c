@@ -166,11 +166,24 @@ static kt_status check_items(const kt_session *s, kt_err *err) {
         s->options.pipeline, s->context.n_items, rows);
 }
 
+// Anything but answers would be a run that says nothing.
+static bool check_result(const kt_session *s, kt_diag *diag) {
+    const kt_tensor *t = &s->plan->tensors[s->plan->result];
+    kt_ref result = s->pipeline->result;
+    if (t->home == KT_HOME_HOST && t->host == KT_HOST_TYPE_ANSWERS) return true;
+    kt_diag_error(diag, KT_RULE_TYPE, result.at,
+        "the result '%.*s' is no answers: a program can print nothing else",
+        KT_STR_ARG(result.text));
+    kt_diag_note(diag, "the host step 'read_answers' makes them");
+    return false;
+}
+
 kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag, kt_err *err) {
     kt_plan_request request = {
         .registry = s->registry, .pipeline = s->pipeline, .model = &s->model, .target = *target};
     KT_TRY(kt_plan_open(&s->plan_arena, &request, &s->plan, diag, err));
-    if (diag->n_errors > 0) return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
+    if (diag->n_errors > 0 || !check_result(s, diag))
+        return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
     if (s->plan->n_stages > KT_MAX_STAGES)
         return KT_FAIL(err, KT_EYAML, "'%s' has %d stages, at most %d are possible",
             s->options.pipeline, s->plan->n_stages, KT_MAX_STAGES);

@@ -274,6 +274,11 @@ static bool walk_repeat(
     if (p->n_indexes == KT_PLAN_REPEAT_DEPTH)
         return kt_diag_error(p->diag, KT_RULE_LIMIT, s->repeat.at, "repeats go deeper than %d",
             KT_PLAN_REPEAT_DEPTH);
+    for (int i = 0; i < p->n_indexes; i++)
+        if (kt_str_eq(p->indexes[i].name, s->repeat.text))
+            return kt_diag_error(p->diag, KT_RULE_STEP, s->repeat.at,
+                "a repeat over '%.*s' stands in another one over it: $%.*s would mean two numbers",
+                KT_STR_ARG(s->repeat.text), KT_STR_ARG(s->repeat.text));
     int *now = KT_NEW_ARRAY(p->arena, int, s->n_carry);
     for (int i = 0; i < s->n_carry; i++) {
         now[i] = single(p, scope, s->carry[i].name);
@@ -433,25 +438,31 @@ static bool take_loop(kt_planner *p, const kt_pipe_stage *ps, kt_stage *out) {
     return true;
 }
 
+static bool graph_varies(kt_planner *p, const kt_pipe_stage *ps, kt_str what, kt_axis size) {
+    const kt_plan_dim *dim = &p->dims.at[size.var];
+    kt_diag_error(p->diag, KT_RULE_STAGE, ps->name.at,
+        "stage '%.*s' is a graph, but '%.*s' has the size '%.*s', which changes from "
+        "request to request",
+        KT_STR_ARG(ps->name.text), KT_STR_ARG(what), KT_STR_ARG(dim->name));
+    kt_diag_note_at(p->diag, dim->at, "the dim is declared; give it buckets, or make it fixed");
+    return false;
+}
+
 // A graph is replayed as recorded: nothing in it may change its size from request to request.
 static bool check_graph(kt_planner *p, const kt_pipe_stage *ps) {
     for (size_t i = 0; i < p->steps.n; i++) {
         const kt_call *call = p->steps.at[i].call;
-        for (int k = 0; call && k < call->op->n_ports; k++) {
+        if (!call) continue;
+        for (int k = 0; k < call->op->n_ports; k++) {
             if (call->ports[k] < 0) continue;
             const kt_tensor *t = &p->tensors.at[call->ports[k]];
-            for (int a = 0; a < t->rank; a++) {
-                if (t->axis[a].var < 0) continue;
-                const kt_plan_dim *dim = &p->dims.at[t->axis[a].var];
-                kt_diag_error(p->diag, KT_RULE_STAGE, ps->name.at,
-                    "stage '%.*s' is a graph, but '%.*s' has the size '%.*s', which changes from "
-                    "request to request",
-                    KT_STR_ARG(ps->name.text), KT_STR_ARG(t->name), KT_STR_ARG(dim->name));
-                kt_diag_note_at(
-                    p->diag, dim->at, "the dim is declared; give it buckets, or make it fixed");
-                return false;
-            }
+            for (int a = 0; a < t->rank; a++)
+                if (t->axis[a].var >= 0) return graph_varies(p, ps, t->name, t->axis[a]);
         }
+        for (int d = 0; d < call->op->n_dims; d++) // a size that the step gives, in no tensor
+            if (call->dims[d].var >= 0)
+                return graph_varies(
+                    p, ps, join(p, call->address, ".", call->op->dims[d].name), call->dims[d]);
     }
     return true;
 }

@@ -226,6 +226,15 @@ static void find_weights(kt_planner *p, const kt_bound *b, const kt_op_layout *l
     w->host_memory = layout->host_memory;
 }
 
+// Can the op put the rows where the layout wants them? Without an input `to` it lays them out in
+// the order that they have, and only rows_f16 is such that the next weight can go behind it.
+static bool can_order(kt_planner *p, const source *s, kt_str layout, const wanted *w) {
+    bool plain_rows = kt_str_eq(layout, rows_name);
+    if (w->order == KT_ORDER_NATURAL && (w->n == 1 || plain_rows)) return true;
+    const kt_op *op = kt_registry_prepare(p->registry, s->format->name, layout);
+    return op && kt_op_port_find(op, KT_STR("to")) >= 0;
+}
+
 static bool choose(kt_planner *p, const kt_op_layout *layout, wanted *w) {
     for (int unpacked = 0; unpacked < 2; unpacked++)
         for (int a = 0; a < layout->n_as; a++) {
@@ -234,7 +243,7 @@ static bool choose(kt_planner *p, const kt_op_layout *layout, wanted *w) {
                 source s = unpacked ? f16_source(p, w->weights[i], w->rows)
                                     : weight_source(w->weights[i], w->rows);
                 source raw = weight_source(w->weights[i], w->weights[i]->shape[0]);
-                all = can_prepare(p, &s, layout->as[a]) &&
+                all = can_prepare(p, &s, layout->as[a]) && can_order(p, &s, layout->as[a], w) &&
                       (!unpacked || can_prepare(p, &raw, rows_name));
             }
             if (!all) continue;

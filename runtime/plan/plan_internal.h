@@ -8,6 +8,9 @@
 
 #include "runtime/plan/plan.h"
 
+// Bytes of one tensor: sums over all of them stay far from 2^63.
+#define KT_PLAN_TENSOR_MAX ((int64_t)1 << 44)
+
 enum {
     KT_PLAN_ALIGN = 256,          // bytes, of tensors in their blocks
     KT_PLAN_SMEM_MAX = 99 * 1024, // of a block, on every card planned for

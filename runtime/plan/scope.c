@@ -11,15 +11,15 @@ static bool size_bytes(const kt_tensor *t, int64_t *out) {
     for (int i = 0; i < t->rank; i++)
         if (!kt_mul(n, t->axis[i].max, &n)) return false;
     *out = n;
-    return true;
+    return n <= KT_PLAN_TENSOR_MAX;
 }
 
 int kt_plan_tensor(kt_planner *p, const kt_tensor *tensor) {
     kt_tensor copy = *tensor;
     kt_life life = {(int)p->tensors.n, 0, -1, -1, -1, -1};
     if (!size_bytes(&copy, &copy.bytes)) {
-        kt_diag_error(
-            p->diag, KT_RULE_LIMIT, copy.at, "the size of '%.*s' overflows", KT_STR_ARG(copy.name));
+        kt_diag_error(p->diag, KT_RULE_LIMIT, copy.at, "'%.*s' is larger than any memory",
+            KT_STR_ARG(copy.name));
         copy.bytes = 0;
     }
     KT_PUSH(p->arena, &p->tensors, copy);

@@ -16,6 +16,7 @@ bool kt_axis_same(kt_axis a, kt_axis b) {
 
 bool kt_axis_add(kt_axis axis, int64_t add, kt_axis *out) {
     *out = axis;
+    if (axis.max < 0) return false; // a constant of the model can be anything
     if (add >= 0 ? axis.max > INT64_MAX - add : axis.max + add < 0) return false;
     out->max += add;
     if (axis.var >= 0) out->add += add;
