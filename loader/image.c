@@ -126,6 +126,19 @@ kt_status kt_image_alloc(kt_image_job *job, int64_t height, int64_t width) {
     return KT_OK;
 }
 
+kt_status kt_image_cut(kt_image_job *job) {
+    return KT_FAIL(job->err, KT_EIMAGE,
+        "'%s' is cut short: its %s data ends after %zu bytes, before the picture is complete; get "
+        "the file again",
+        job->source.name, job->out->format, job->source.n);
+}
+
+kt_status kt_image_broken(kt_image_job *job, const char *why) {
+    return KT_FAIL(job->err, KT_EIMAGE,
+        "'%s' is a broken %s%s%s; get the file again or save it anew", job->source.name,
+        job->out->format, why ? ": " : "", why ? why : "");
+}
+
 // Where the upright picture's pixel (y, x) comes from: start + y * step_y + x * step_x, in pixels.
 typedef struct turn {
     int height, width; // upright

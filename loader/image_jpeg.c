@@ -148,18 +148,6 @@ static kt_status read_all(reader *r) {
     return read_pixels(r);
 }
 
-static kt_status fail(reader *r) {
-    kt_image_job *job = r->job;
-    if (r->is_cut)
-        return KT_FAIL(job->err, KT_EIMAGE,
-            "'%s' is cut short: its JPEG data ends after %zu bytes, before the picture is "
-            "complete; get "
-            "the file again",
-            job->source.name, job->source.n);
-    return KT_FAIL(job->err, KT_EIMAGE,
-        "'%s' is a broken JPEG: %s; get the file again or save it anew", job->source.name, r->text);
-}
-
 kt_status kt_image_read_jpeg(kt_image_job *job) {
     reader *r = calloc(1, sizeof *r);
     if (r == NULL) kt_out_of_memory(sizeof *r);
@@ -176,7 +164,7 @@ kt_status kt_image_read_jpeg(kt_image_job *job) {
         r->jpeg.progress = &r->progress;
         status = read_all(r);
     } else {
-        status = fail(r);
+        status = r->is_cut ? kt_image_cut(job) : kt_image_broken(job, r->text);
     }
     jpeg_destroy_decompress(&r->jpeg);
     free(r->cmyk);

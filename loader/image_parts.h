@@ -19,6 +19,10 @@ typedef struct kt_image_job {
 // Checks height x width against the limits and allocates zeroed pixels. Errors: EIMAGE.
 kt_status kt_image_alloc(kt_image_job *job, int64_t height, int64_t width) KT_MUST_CHECK;
 
+// Say that the file ends too early, or what is wrong with it (`why` may be NULL). Always EIMAGE.
+kt_status kt_image_cut(kt_image_job *job);
+kt_status kt_image_broken(kt_image_job *job, const char *why);
+
 kt_status kt_image_read_jpeg(kt_image_job *job) KT_MUST_CHECK; // image_jpeg.c
 kt_status kt_image_read_png(kt_image_job *job) KT_MUST_CHECK;  // image_png.c
 kt_status kt_image_read_webp(kt_image_job *job) KT_MUST_CHECK; // image_webp.c

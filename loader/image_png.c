@@ -93,18 +93,6 @@ static kt_status read_all(reader *r) {
     return KT_OK;
 }
 
-static kt_status fail(reader *r) {
-    kt_image_job *job = r->job;
-    if (r->is_cut)
-        return KT_FAIL(job->err, KT_EIMAGE,
-            "'%s' is cut short: its PNG data ends after %zu bytes, before the picture is complete; "
-            "get "
-            "the file again",
-            job->source.name, job->source.n);
-    return KT_FAIL(job->err, KT_EIMAGE,
-        "'%s' is a broken PNG: %s; get the file again or save it anew", job->source.name, r->text);
-}
-
 kt_status kt_image_read_png(kt_image_job *job) {
     reader *r = calloc(1, sizeof *r);
     if (r == NULL) kt_out_of_memory(sizeof *r);
@@ -118,7 +106,7 @@ kt_status kt_image_read_png(kt_image_job *job) {
         if (r->info == NULL || r->end == NULL) kt_out_of_memory(sizeof *r);
         status = read_all(r);
     } else {
-        status = fail(r);
+        status = r->is_cut ? kt_image_cut(job) : kt_image_broken(job, r->text);
     }
     png_destroy_read_struct(&r->png, &r->info, &r->end);
     free(r->rows);

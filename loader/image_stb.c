@@ -78,12 +78,7 @@ static const stbi_io_callbacks stream_calls = {on_read, on_skip, on_end};
 
 static kt_status fail(kt_image_job *job, const stream *s) {
     const kt_image *out = job->out;
-    if (s->is_cut)
-        return KT_FAIL(job->err, KT_EIMAGE,
-            "'%s' is cut short: its %s data ends after %zu bytes, before the picture is complete; "
-            "get the "
-            "file again",
-            job->source.name, out->format, job->source.n);
+    if (s->is_cut) return kt_image_cut(job);
     const char *why = stbi_failure_reason();
     return KT_FAIL(job->err, KT_EIMAGE,
         "'%s' is a broken %s, or of a kind that is not supported: %s; save it as PNG or JPEG",

@@ -16,19 +16,6 @@ kt_status kt_image_read_webp(kt_image_job *job) {
 #include <stdlib.h>
 #include <string.h>
 
-static kt_status fail_cut(kt_image_job *job) {
-    return KT_FAIL(job->err, KT_EIMAGE,
-        "'%s' is cut short: its WebP data ends after %zu bytes, before the picture is complete; "
-        "get the "
-        "file again",
-        job->source.name, job->source.n);
-}
-
-static kt_status fail_broken(kt_image_job *job) {
-    return KT_FAIL(job->err, KT_EIMAGE, "'%s' is a broken WebP; get the file again or save it anew",
-        job->source.name);
-}
-
 static void find_orientation(kt_image_job *job, WebPDemuxer *demux) {
     WebPChunkIterator chunk;
     memset(&chunk, 0, sizeof chunk);
@@ -41,18 +28,18 @@ static void find_orientation(kt_image_job *job, WebPDemuxer *demux) {
 static kt_status read_frame(kt_image_job *job, const WebPIterator *frame) {
     const kt_image *out = job->out;
     int width = 0, height = 0;
-    if (!frame->complete) return fail_cut(job);
+    if (!frame->complete) return kt_image_cut(job);
     if (!WebPGetInfo(frame->fragment.bytes, frame->fragment.size, &width, &height))
-        return fail_broken(job);
+        return kt_image_broken(job, NULL);
     if (frame->x_offset < 0 || frame->y_offset < 0 || width > out->width - frame->x_offset ||
         height > out->height - frame->y_offset)
-        return fail_broken(job);
+        return kt_image_broken(job, NULL);
     size_t stride = 3 * (size_t)out->width;
     size_t from = (size_t)frame->y_offset * stride + 3 * (size_t)frame->x_offset;
     size_t size = stride * (size_t)out->height - from;
     if (WebPDecodeRGBInto(frame->fragment.bytes, frame->fragment.size, out->rgb + from, size,
             (int)stride) == NULL)
-        return fail_broken(job);
+        return kt_image_broken(job, NULL);
     return KT_OK;
 }
 
@@ -63,13 +50,13 @@ kt_status kt_image_read_webp(kt_image_job *job) {
     WebPDemuxer *demux = WebPDemuxPartial(&data, &state);
     if (demux == NULL || state == WEBP_DEMUX_PARSE_ERROR) {
         WebPDemuxDelete(demux);
-        return fail_broken(job);
+        return kt_image_broken(job, NULL);
     }
     WebPIterator frame;
     memset(&frame, 0, sizeof frame);
     kt_status status = KT_OK;
     if (state != WEBP_DEMUX_DONE || !WebPDemuxGetFrame(demux, 1, &frame))
-        status = fail_cut(job);
+        status = kt_image_cut(job);
     else
         status = kt_image_alloc(job, WebPDemuxGetI(demux, WEBP_FF_CANVAS_HEIGHT),
             WebPDemuxGetI(demux, WEBP_FF_CANVAS_WIDTH));

@@ -20,7 +20,7 @@ typedef struct kt_model_chat {
 // How a picture is cut and what stands for it in a prompt. From `picture:`.
 typedef struct kt_model_picture {
     bool present;
-    kt_str scheme;                  // "minicpm_v" | "whole"
+    kt_str scheme;                  // a name that kt_picture_scheme_find knows
     kt_str text, slice, row, token; // $index $view $slices
     kt_place at;
 } kt_model_picture;

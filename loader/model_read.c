@@ -2,6 +2,7 @@
 #include "loader/model_internal.h"
 
 #include "loader/beside.h"
+#include "loader/picture.h"
 #include "runtime/base/os.h"
 
 #include <inttypes.h>
@@ -45,8 +46,6 @@ static const kt_key picture_keys[] = {
     {"slice", false, KT_KEY_SCALAR},
     {"row", false, KT_KEY_SCALAR},
 };
-// Ways to cut a picture into views.
-static const char *const picture_schemes[] = {"minicpm_v", "whole"};
 
 enum { MAX_INCLUDES = 16 };
 
@@ -297,15 +296,14 @@ static bool read_picture(kt_model_draft *draft, const kt_node *map) {
     picture->slice = text_of(map, "slice");
     picture->row = text_of(map, "row");
     picture->token = text_of(map, "token");
-    enum { N_SCHEMES = sizeof picture_schemes / sizeof picture_schemes[0] };
-    kt_str known[N_SCHEMES];
-    for (int i = 0; i < N_SCHEMES; i++) {
-        known[i] = kt_str_from(picture_schemes[i]);
+    kt_str known[KT_PICTURE_SCHEME_COUNT];
+    for (int i = 0; i < KT_PICTURE_SCHEME_COUNT; i++) {
+        known[i] = kt_str_from(kt_picture_scheme_name((kt_picture_scheme)i));
         if (kt_str_eq(known[i], picture->scheme)) return true;
     }
     kt_diag_error(draft->diag, KT_RULE_VALUE, value_of(map, "scheme")->at,
         "unknown slicing scheme '%.*s'", KT_STR_ARG(picture->scheme));
-    kt_diag_near(draft->diag, picture->scheme, known, N_SCHEMES, true);
+    kt_diag_near(draft->diag, picture->scheme, known, KT_PICTURE_SCHEME_COUNT, true);
     return false;
 }
 

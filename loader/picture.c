@@ -113,6 +113,10 @@ static const scheme_row schemes[KT_PICTURE_SCHEME_COUNT] = {
     [KT_PICTURE_WHOLE] = {"whole", lay_out_whole},
 };
 
+const char *kt_picture_scheme_name(kt_picture_scheme scheme) {
+    return schemes[scheme].name;
+}
+
 bool kt_picture_scheme_find(kt_str name, kt_picture_scheme *out) {
     for (int i = 0; i < KT_PICTURE_SCHEME_COUNT; i++) {
         if (!kt_str_is(name, schemes[i].name)) continue;

@@ -34,6 +34,7 @@ typedef enum kt_picture_scheme {
     KT_PICTURE_SCHEME_COUNT
 } kt_picture_scheme;
 
+const char *kt_picture_scheme_name(kt_picture_scheme scheme);
 bool kt_picture_scheme_find(kt_str name, kt_picture_scheme *out);
 
 typedef struct kt_picture_params {
