@@ -78,6 +78,12 @@ bool kt_config_number(const kt_config *config, kt_str key, kt_value *out) {
     return value->kind == KT_JSON_LIST ? number_of_list(value, out) : number_of(value, out);
 }
 
+bool kt_config_no_number(const kt_config *config, kt_str key) {
+    const kt_json *value = lookup(config->root, key);
+    kt_value number;
+    return value && value->kind != KT_JSON_NULL && !kt_config_number(config, key, &number);
+}
+
 bool kt_config_text(const kt_config *config, kt_str key, kt_str *out) {
     return kt_json_get_text(lookup(config->root, key), out);
 }

@@ -15,6 +15,8 @@ kt_status kt_config_open(
 // The number or boolean (0, 1) at "a.b.c", or the number that a list holds throughout ([0.5, 0.5,
 // 0.5]); false if there is none (null included).
 bool kt_config_number(const kt_config *config, kt_str key, kt_value *out);
+// Is there a value at the key that is neither null nor a number in the sense above?
+bool kt_config_no_number(const kt_config *config, kt_str key);
 bool kt_config_text(const kt_config *config, kt_str key, kt_str *out);
 const char *kt_config_path(const kt_config *config);
 

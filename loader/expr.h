@@ -12,9 +12,11 @@
 
 typedef struct kt_expr kt_expr;
 
+// What a call of config(key) finds. Only a missing key is what `else` is for.
+enum { KT_CALL_NO_NUMBER = -2, KT_CALL_UNKNOWN = -1, KT_CALL_MISSING = 0, KT_CALL_FOUND = 1 };
+
 // Where names get their values. `find` returns false for an unknown name. `call` (may be NULL)
-// answers config(key): returns 1 found, 0 missing key, -1 no such function here. `names` (may be
-// NULL) lists what is known.
+// answers config(key) with a KT_CALL_. `names` (may be NULL) lists what is known.
 typedef struct kt_env {
     const void *ctx;
     bool (*find)(const void *ctx, kt_str name, kt_value *out);

@@ -165,7 +165,11 @@ static outcome look_up(evaluation *e, const kt_term *t, kt_value *out) {
         e->missing = t;
         return OUTCOME_MISSING;
     }
-    if (e->diag != NULL)
+    if (e->diag != NULL && found == KT_CALL_NO_NUMBER)
+        kt_diag_error(e->diag, KT_RULE_CONFIG, term_place(e, t),
+            "the key '%.*s' in %.*s holds no number, and no list of one number", KT_STR_ARG(t->key),
+            KT_STR_ARG(t->name));
+    else if (e->diag != NULL)
         kt_diag_error(e->diag, KT_RULE_EXPR, term_place(e, t), "'%.*s(...)' cannot be used in %s",
             KT_STR_ARG(t->name), e->what);
     return OUTCOME_FAILED;

@@ -72,10 +72,12 @@ static bool const_find(const void *ctx, kt_str name, kt_value *out) {
 
 static int const_call(const void *ctx, kt_str function, kt_str key, kt_value *out) {
     const constants *c = ctx;
-    if (kt_str_is(function, "config")) return c->config && kt_config_number(c->config, key, out);
-    if (kt_str_is(function, "preprocessor"))
-        return c->preprocessor && kt_config_number(c->preprocessor, key, out);
-    return -1;
+    bool main = kt_str_is(function, "config");
+    if (!main && !kt_str_is(function, "preprocessor")) return KT_CALL_UNKNOWN;
+    const kt_config *config = main ? c->config : c->preprocessor;
+    if (!config) return KT_CALL_MISSING;
+    if (kt_config_number(config, key, out)) return KT_CALL_FOUND;
+    return kt_config_no_number(config, key) ? KT_CALL_NO_NUMBER : KT_CALL_MISSING;
 }
 
 static const kt_str *const_names(const void *ctx, kt_arena *arena, size_t *n) {

@@ -220,7 +220,8 @@ static void put_vision(writer *w) {
 
 static void add_config(const fake_model *m, kt_buf *out) {
     kt_buf_printf(out,
-        "{\n  \"hidden_size\": %d,\n  \"num_hidden_layers\": %d,\n  \"intermediate_size\": %d,\n"
+        "{\n  \"model_type\": \"fake\",\n  \"hidden_size\": %d,\n  \"num_hidden_layers\": %d,\n  "
+        "\"intermediate_size\": %d,\n"
         "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n"
         "  \"vocab_size\": %d,\n  \"rms_norm_eps\": 1e-06,\n  \"rope_theta\": 10000.0,\n"
         "  \"max_position_embeddings\": 512",

@@ -162,10 +162,14 @@ static void config_finds_by_dotted_key(void **state) {
         {"mixed", false, false, 0}, {"words", false, false, 0}, {"empty", false, false, 0},
         {"name", false, false, 0}, {"", false, false, 0}, {".", false, false, 0},
         {"vision_config.", false, false, 0}, {"vision_config.nothing", false, false, 0}};
+    static const char *const no_numbers[] = {"vision_config", "mixed", "words", "empty", "name"};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         kt_value value = {0};
         bool found = kt_config_number(config, kt_str_from(cases[i].key), &value);
         if (found != cases[i].found) fail_msg("'%s'", cases[i].key);
+        bool other = false;
+        for (int k = 0; k < 5; k++) other = other || strcmp(cases[i].key, no_numbers[k]) == 0;
+        assert_int_equal(kt_config_no_number(config, kt_str_from(cases[i].key)), other);
         if (!found) continue;
         assert_int_equal(value.is_real, cases[i].real);
         assert_true(value.r >= cases[i].value && value.r <= cases[i].value);
