@@ -54,7 +54,7 @@ static int read_flag(kt_args *args, int argc, char **argv, int *i, const kt_flag
     return wrong ? kt_usage("option '%s' with '%s': %s", flag->name, value ? value : "", wrong) : 0;
 }
 
-int kt_args_read(
+bool kt_args_read(
     kt_args *args, int argc, char **argv, const kt_flag *flags, size_t n_flags, const char *usage) {
     memset(args, 0, sizeof *args);
     args->run.ops = args->ops;
@@ -69,15 +69,15 @@ int kt_args_read(
             args->positional[args->n_positional++] = argv[i];
         } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             print_help(flags, n_flags, usage);
-            return 1;
+            return false;
         } else if (strcmp(argv[i], "--") == 0) {
             only_names = true;
         } else {
-            int code = read_flag(args, argc, argv, &i, flags, n_flags);
-            if (code != 0) return code;
+            args->code = read_flag(args, argc, argv, &i, flags, n_flags);
+            if (args->code != 0) return false;
         }
     }
-    return 0;
+    return true;
 }
 
 static const char *const not_utf8 = "it is not UTF-8";
@@ -137,6 +137,14 @@ int kt_report(kt_status status, const kt_buf *report, const kt_err *err) {
     if (report && report->n > 0) fputs(report->at, stderr);
     if (status != KT_OK) kt_log_error(err);
     return kt_status_exit(status);
+}
+
+int kt_report_diag(kt_status status, const kt_diag *diag, const kt_err *err) {
+    kt_buf report = {0};
+    kt_diag_print(diag, &report);
+    int code = kt_report(status, &report, err);
+    kt_buf_deinit(&report);
+    return code;
 }
 
 int kt_usage(const char *fmt, ...) {

@@ -18,8 +18,8 @@ static void print_info(const kt_cache *cache, kt_cache_info info) {
 
 int kt_cmd_cache(int argc, char **argv) {
     static kt_args args;
-    int code = kt_args_read(&args, argc, argv, NULL, 0, "kotaro cache info | clear | verify");
-    if (code != 0) return code == 1 ? 0 : 2;
+    if (!kt_args_read(&args, argc, argv, NULL, 0, "kotaro cache info | clear | verify"))
+        return args.code;
     const char *what = args.n_positional == 1 ? args.positional[0] : "";
     bool known =
         strcmp(what, "info") == 0 || strcmp(what, "clear") == 0 || strcmp(what, "verify") == 0;

@@ -5,7 +5,6 @@
 #include "tools/command.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const kt_flag flags[] = {
@@ -41,8 +40,7 @@ static kt_status check_pipeline(kt_session *session, kt_diag *diag, kt_err *err)
 }
 
 static int check_file(const kt_args *args, const char *given) {
-    kt_session *session = calloc(1, sizeof *session);
-    if (!session) kt_out_of_memory(sizeof *session);
+    kt_session *session = kt_session_new(&args->run);
     kt_arena *arena = &session->model_arena;
     kt_diag diag;
     kt_err err;
@@ -52,7 +50,6 @@ static int check_file(const kt_args *args, const char *given) {
     if (kt_os_stat(path).kind == KT_PATH_FOLDER) path = kt_path_join(arena, path, "op.yaml");
     const kt_node *root = kt_yaml_open(arena, path, path, &diag);
     kt_str kind = root ? kind_of(root) : KT_STR("");
-    session->options = args->run;
     session->options.pipeline = path;
     if (kt_str_is(kind, "op"))
         kt_op_open(arena, kt_path_folder(arena, path), true, &diag);
@@ -62,11 +59,8 @@ static int check_file(const kt_args *args, const char *given) {
         kt_format_open(arena, path, path, &diag);
     else if (root)
         status = check_pipeline(session, &diag, &err);
-    kt_buf report = {0};
-    kt_diag_print(&diag, &report);
     if (diag.n_errors > 0) status = KT_OK; // they say it all
-    int code = kt_report(status, &report, &err);
-    kt_buf_deinit(&report);
+    int code = kt_report_diag(status, &diag, &err);
     if (diag.n_errors > 0) code = 2;
     if (code == 0) printf("%s: ok\n", given);
     kt_session_close(session);
@@ -75,8 +69,9 @@ static int check_file(const kt_args *args, const char *given) {
 
 int kt_cmd_check(int argc, char **argv) {
     static kt_args args;
-    int code = kt_args_read(&args, argc, argv, flags, N_FLAGS, "kotaro check FILE... [options]");
-    if (code != 0) return code == 1 ? 0 : 2;
+    if (!kt_args_read(&args, argc, argv, flags, N_FLAGS, "kotaro check FILE... [options]"))
+        return args.code;
+    int code = 0;
     if (args.n_positional == 0) return kt_usage("no file given: kotaro check FILE...");
     for (int i = 0; i < args.n_positional; i++) {
         int one = check_file(&args, args.positional[i]);
@@ -110,23 +105,18 @@ int kt_cmd_explain(int argc, char **argv) {
         {"--rule", "NAME", "say what a rule in brackets means", take_rule},
     };
     static kt_args args;
-    int code =
-        kt_args_read(&args, argc, argv, explain_flags, 4, "kotaro explain PIPELINE [options]");
-    if (code != 0) return code == 1 ? 0 : 2;
+    if (!kt_args_read(&args, argc, argv, explain_flags, 4, "kotaro explain PIPELINE [options]"))
+        return args.code;
     if (args.rule) return explain_rule(args.rule);
     if (args.n_positional != 1) return kt_usage("kotaro explain takes one pipeline");
     args.run.pipeline = args.positional[0];
-    kt_session *session = calloc(1, sizeof *session);
-    if (!session) kt_out_of_memory(sizeof *session);
-    session->options = args.run;
+    kt_session *session = kt_session_new(&args.run);
     kt_diag diag;
     kt_err err;
     kt_diag_init(&diag, &session->model_arena);
     kt_status status = kt_session_read(session, &diag, &err);
+    int code = kt_report_diag(status, &diag, &err);
     kt_buf out = {0};
-    kt_diag_print(&diag, &out);
-    code = kt_report(status, &out, &err);
-    kt_buf_clear(&out);
     if (status == KT_OK) {
         kt_pipeline_explain(session->pipeline, &out);
         fputs(out.at, stdout);

@@ -87,10 +87,7 @@ static int with_registry(const kt_args *args, const char *what, const char *name
         const kt_op *const *ops = kt_registry_all(registry, &n, &diag);
         for (int i = 0; i < n; i++) list_op(ops[i]);
     }
-    kt_buf report = {0};
-    kt_diag_print(&diag, &report);
-    if (report.n > 0) fputs(report.at, stderr);
-    kt_buf_deinit(&report);
+    (void)kt_report_diag(KT_OK, &diag, &err);
     int code = diag.n_errors > 0 ? 2 : 0;
     kt_arena_deinit(&arena);
     return code;
@@ -190,10 +187,7 @@ static int check_ops(const kt_args *args) {
     kt_diag_init(&c.diag, &c.arena);
     kt_status status = open_check(&c, args, &err);
     if (status == KT_OK) status = check_all(&c, &failed, &err);
-    kt_buf report = {0};
-    kt_diag_print(&c.diag, &report);
-    int code = kt_report(status, &report, &err);
-    kt_buf_deinit(&report);
+    int code = kt_report_diag(status, &c.diag, &err);
     kt_op_check_close(c.check);
     kt_compiler_close(c.compiler);
     kt_gpu_close(c.gpu);
@@ -203,9 +197,9 @@ static int check_ops(const kt_args *args) {
 
 int kt_cmd_ops(int argc, char **argv) {
     static kt_args args;
-    int code = kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0],
-        "kotaro ops list [--host] | show NAME | check [NAME]... [options]");
-    if (code != 0) return code == 1 ? 0 : 2;
+    if (!kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0],
+            "kotaro ops list [--host] | show NAME | check [NAME]... [options]"))
+        return args.code;
     kt_err err;
     const char *what = args.n_positional > 0 ? args.positional[0] : "";
     if (strcmp(what, "list") == 0 && list_host) {

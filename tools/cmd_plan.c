@@ -4,7 +4,6 @@
 #include "tools/command.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 static const char *take_arch(kt_args *args, const char *value) {
     int64_t n;
@@ -58,22 +57,18 @@ static kt_status make_plan(kt_session *session, const kt_args *args, kt_diag *di
 
 int kt_cmd_plan(int argc, char **argv) {
     static kt_args args;
-    int code = kt_args_read(
-        &args, argc, argv, flags, sizeof flags / sizeof flags[0], "kotaro plan PIPELINE [options]");
-    if (code != 0) return code == 1 ? 0 : 2;
+    if (!kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0],
+            "kotaro plan PIPELINE [options]"))
+        return args.code;
     if (args.n_positional != 1) return kt_usage("kotaro plan takes one pipeline");
     args.run.pipeline = args.positional[0];
-    kt_session *session = calloc(1, sizeof *session);
-    if (!session) kt_out_of_memory(sizeof *session);
-    session->options = args.run;
+    kt_session *session = kt_session_new(&args.run);
     kt_diag diag;
     kt_err err;
     kt_diag_init(&diag, &session->model_arena);
     kt_status status = make_plan(session, &args, &diag, &err);
+    int code = kt_report_diag(status, &diag, &err);
     kt_buf out = {0};
-    kt_diag_print(&diag, &out);
-    code = kt_report(status, &out, &err);
-    kt_buf_clear(&out);
     if (status == KT_OK) {
         kt_plan_print(session->plan, args.all, &out);
         fputs(out.at, stdout);

@@ -4,7 +4,6 @@
 #include "tools/command.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct output {
@@ -212,8 +211,8 @@ static void print_report(const kt_session *session, bool profile) {
 int kt_cmd_run(int argc, char **argv) {
     static const char usage[] = "kotaro-run PIPELINE IMAGE... [-p TEXT] [options]";
     static kt_args args;
-    int code = kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0], usage);
-    if (code != 0) return code == 1 ? 0 : 2;
+    if (!kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0], usage))
+        return args.code;
     if (args.n_positional < 1) return kt_usage("no pipeline given: %s", usage);
     args.run.pipeline = args.positional[0];
     args.run.several = args.n_positional > 2;
@@ -222,7 +221,7 @@ int kt_cmd_run(int argc, char **argv) {
     kt_session *session = NULL;
     kt_buf report = {0};
     kt_status status = kt_session_open(&args.run, &session, &report, &err);
-    code = kt_report(status, &report, &err);
+    int code = kt_report(status, &report, &err);
     kt_buf_deinit(&report);
     if (status != KT_OK) return code;
     code = run_session(session, &args);

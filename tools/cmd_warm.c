@@ -7,7 +7,6 @@
 #include "tools/command.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_ARCHS = 16 };
@@ -78,9 +77,7 @@ static kt_status warm_plan(warm *w, const kt_plan *plan, int arch, kt_err *err) 
 
 static kt_status warm_pipeline(
     warm *w, const kt_args *args, const char *path, int arch, kt_err *err) {
-    kt_session *session = calloc(1, sizeof *session);
-    if (!session) kt_out_of_memory(sizeof *session);
-    session->options = args->run;
+    kt_session *session = kt_session_new(&args->run);
     session->options.pipeline = path;
     kt_diag diag;
     kt_diag_init(&diag, &session->model_arena);
@@ -89,10 +86,7 @@ static kt_status warm_pipeline(
     if (status == KT_OK) status = kt_session_bind(session, &diag, err);
     if (status == KT_OK) status = kt_session_plan(session, &target, &diag, err);
     if (status == KT_OK) status = warm_plan(w, session->plan, arch, err);
-    kt_buf report = {0};
-    kt_diag_print(&diag, &report);
-    if (report.n > 0) fputs(report.at, stderr);
-    kt_buf_deinit(&report);
+    (void)kt_report_diag(KT_OK, &diag, err); // the error is the caller's to tell
     kt_session_close(session);
     return status;
 }
@@ -148,16 +142,16 @@ static void print_result(const warm *w, double ms) {
 
 int kt_cmd_warm(int argc, char **argv) {
     static kt_args args;
-    int code = kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0],
-        "kotaro warm PIPELINE... [options]");
-    if (code != 0) return code == 1 ? 0 : 2;
+    if (!kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0],
+            "kotaro warm PIPELINE... [options]"))
+        return args.code;
     kt_err err;
     if (args.n_positional == 0)
         return kt_report(KT_FAIL(&err, KT_EUSAGE, "kotaro warm takes pipelines"), NULL, &err);
     warm w = {0};
     double start = kt_os_now_ms();
     kt_status status = warm_all(&w, &args, &err);
-    code = kt_report(status, NULL, &err);
+    int code = kt_report(status, NULL, &err);
     if (status == KT_OK) print_result(&w, kt_os_now_ms() - start);
     kt_compiler_close(w.compiler);
     kt_arena_deinit(&w.arena);

@@ -2,6 +2,7 @@
 #ifndef KT_TOOLS_COMMAND_H
 #define KT_TOOLS_COMMAND_H
 
+#include "loader/diag.h"
 #include "runtime/kotaro.h"
 
 // argv[0] is the command's name. Returns the program's exit code.
@@ -26,6 +27,7 @@ typedef struct kt_args {
     bool all, cpu;    // plan
     int arch, sms;    // plan
     const char *rule; // explain
+    int code;         // see kt_args_read
 } kt_args;
 
 typedef struct kt_flag {
@@ -36,9 +38,10 @@ typedef struct kt_flag {
     const char *(*take)(kt_args *args, const char *value);
 } kt_flag;
 
-// Reads argv by a table; prints help for --help (returns 1), reports what is wrong (returns 2),
-// else 0. What it fills lives as long as argv and the program.
-int kt_args_read(
+// Reads argv by a table. false: the command ends with the exit code in args->code, for it printed
+// the help that was asked for (0) or what is wrong (2). What it fills lives as long as argv and the
+// program.
+bool kt_args_read(
     kt_args *args, int argc, char **argv, const kt_flag *flags, size_t n_flags, const char *usage);
 // Shared rows.
 const char *kt_take_set(kt_args *args, const char *value);
@@ -48,8 +51,10 @@ const char *kt_take_memory(kt_args *args, const char *value);
 const char *kt_take_question(kt_args *args, const char *value);
 const char *kt_take_device(kt_args *args, const char *value);
 
-// Prints diagnostics (`report` may be NULL) and the error to stderr; returns the status' exit code.
+// Prints diagnostics (or a printed `report` of them, which may be NULL) and the error to stderr;
+// returns the status' exit code.
 int kt_report(kt_status status, const kt_buf *report, const kt_err *err);
+int kt_report_diag(kt_status status, const kt_diag *diag, const kt_err *err);
 // The same for a mistake on the command line.
 int kt_usage(const char *fmt, ...) KT_PRINTF(1, 2);
 

@@ -337,12 +337,17 @@ static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     return KT_OK;
 }
 
-kt_status kt_session_open(
-    const kt_options_run *options, kt_session **out, kt_buf *report, kt_err *err) {
+kt_session *kt_session_new(const kt_options_run *options) {
     kt_session *s = calloc(1, sizeof *s);
     if (!s) kt_out_of_memory(sizeof *s);
-    *out = NULL;
     s->options = *options;
+    return s;
+}
+
+kt_status kt_session_open(
+    const kt_options_run *options, kt_session **out, kt_buf *report, kt_err *err) {
+    kt_session *s = kt_session_new(options);
+    *out = NULL;
     kt_diag diag;
     kt_diag_init(&diag, &s->model_arena);
     kt_status status = open_all(s, &diag, err);

@@ -33,6 +33,8 @@ struct kt_session {
 // kt_home_folder, or EFILE that says what to do.
 kt_status kt_home_get(kt_arena *arena, const char **out, kt_err *err) KT_MUST_CHECK;
 
+// A session that only has its options yet. kt_session_close ends it.
+kt_session *kt_session_new(const kt_options_run *options);
 // The phases of opening, in order; each needs the ones before. Diagnostics go to diag.
 kt_status kt_session_read(
     kt_session *session, kt_diag *diag, kt_err *err) KT_MUST_CHECK; // registry, pipeline, settings
