@@ -235,6 +235,13 @@ fails 'a wrong KOTARO_HOME' 2 "KOTARO_HOME is '$tmp'" env KOTARO_HOME="$tmp" $ru
 fails 'too many items' 2 "dim 'rows'" $run "$tmp/nine.yaml" $scene $cpu
 printf 'kotaro: pipeline/1\nname: mute\ndoc: No answers.\nextends: %s/pipelines/simple.yaml\nresult: vision.rows\n' "$PWD" >"$tmp/mute.yaml"
 fails 'a result that cannot be printed' 2 'mute.yaml:5:9' $run "$tmp/mute.yaml" $scene $cpu
+printf 'kotaro: op/1\nname: mute\n' >"$tmp/mute.op.yaml"
+fails 'a manifest with another name' 2 "is called 'op.yaml'" $kotaro check "$tmp/mute.op.yaml"
+mkdir "$tmp/no_context"
+ln -s "$PWD/$model"/* "$tmp/no_context/"
+rm "$tmp/no_context/config.json"
+sed 's/"max_position_embeddings": *[0-9]*/"max_position_embeddings": 0/' $model/config.json >"$tmp/no_context/config.json"
+fails 'a model without a context' 2 'ctx >= 16' $run pipelines/simple.yaml $scene $cpu --model "$tmp/no_context"
 fails 'no arguments' 2 'PIPELINE' $run
 
 # ---- device and memory: exit codes 3 and 4

@@ -51,7 +51,10 @@ static int check_file(const kt_args *args, const char *given) {
     const kt_node *root = kt_yaml_open(arena, path, path, &diag);
     kt_str kind = root ? kind_of(root) : KT_STR("");
     session->options.pipeline = path;
-    if (kt_str_is(kind, "op"))
+    if (kt_str_is(kind, "op") && strcmp(kt_path_name(path), "op.yaml") != 0)
+        kt_diag_error(&diag, KT_RULE_FILE, root->at,
+            "the manifest of an op is called 'op.yaml' and lies in a folder with the op's name");
+    else if (kt_str_is(kind, "op"))
         kt_op_open(arena, kt_path_folder(arena, path), true, &diag);
     else if (kt_str_is(kind, "model"))
         (void)kt_model_check(arena, path, &diag);
