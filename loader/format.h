@@ -20,7 +20,7 @@ typedef struct kt_format_value {
 typedef struct kt_format {
     kt_str name, doc;
     kt_place at;
-    // A tensor name with $name; empty: the format of plain numbers; "ggml_type N" later.
+    // A tensor name with $name; empty: the format of plain numbers; "ggml_type N".
     kt_str when;
     const kt_str *also;
     int n_also;  // more tensors that must be stored, when `when` is a list

@@ -1,7 +1,5 @@
 #include "ptx/nvrtc.h"
 
-#include "runtime/base/log.h"
-
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,6 @@
 //        GPU)
 // It starts itself as "--child WHAT ..." for what must not happen in this process.
 #include "ptx/compile.h"
-#include "runtime/base/log.h"
 #include "runtime/gpu/graph.h"
 #include "runtime/gpu/launch.h"
 #include "runtime/gpu/memory.h"

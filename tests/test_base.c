@@ -3,7 +3,6 @@
 #include "runtime/base/f16.h"
 #include "runtime/base/file.h"
 #include "runtime/base/hash.h"
-#include "runtime/base/log.h"
 #include "runtime/base/pool.h"
 #include "tests/util.h"
 

@@ -1,7 +1,6 @@
 // JSON and config.json: values, places of mistakes, limits.
 #include "loader/config.h"
 #include "loader/json.h"
-#include "runtime/base/os.h"
 #include "tests/util.h"
 
 #include <setjmp.h>

@@ -1,6 +1,5 @@
 // Checkpoints: what is read right, and every kind of damage with what is said about it.
 #include "loader/checkpoint.h"
-#include "loader/safetensors.h"
 #include "runtime/base/file.h"
 #include "tests/util.h"
 

@@ -1,6 +1,5 @@
 // kotaro check FILE... and kotaro explain FILE.
 #include "runtime/base/file.h"
-#include "runtime/base/log.h"
 #include "runtime/exec/session.h"
 #include "tools/command.h"
 

@@ -1,5 +1,4 @@
 // kotaro plan PIPELINE: what would run, on a card that need not be there.
-#include "runtime/base/log.h"
 #include "runtime/exec/session.h"
 #include "tools/command.h"
 

@@ -1,6 +1,5 @@
 // The program: finds the command and runs it. Under the name kotaro-run it is `kotaro run`.
 #include "runtime/base/file.h"
-#include "runtime/base/log.h"
 #include "tools/command.h"
 
 #include <stdio.h>

@@ -1,5 +1,4 @@
 // The CPU back end: every home is a block of host memory, every call a C function.
-#include "runtime/base/log.h"
 #include "runtime/exec/backend.h"
 #include "runtime/exec/cpu_host.h"
 #include "runtime/exec/cpu_op.h"

@@ -1,4 +1,5 @@
 // Host steps that write prompts, lay them out as rows, and read answers.
+#include "loader/detokenizer.h"
 #include "loader/rows.h"
 #include "runtime/base/log.h"
 #include "runtime/exec/request.h"

@@ -1,7 +1,6 @@
 #include "runtime/exec/op_check_parts.h"
 
 #include "runtime/base/file.h"
-#include "runtime/base/log.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -7,7 +7,6 @@
 #define KT_EXEC_REQUEST_H
 
 #include "loader/chat.h"
-#include "loader/detokenizer.h"
 #include "loader/image.h"
 #include "runtime/exec/backend.h"
 

@@ -1,5 +1,5 @@
 // Runs requests through a session: ahead stages on a second thread, the others in order.
-#include "runtime/base/log.h"
+#include "loader/detokenizer.h"
 #include "runtime/exec/session.h"
 
 #include <inttypes.h>

@@ -1,6 +1,5 @@
 #include "runtime/gpu/driver.h"
 
-#include "runtime/base/log.h"
 #include "runtime/base/os.h"
 
 #include <string.h>

@@ -2,8 +2,6 @@
 
 #include "runtime/plan/plan_internal.h"
 
-#include "loader/pipeline_internal.h"
-
 #include <inttypes.h>
 
 // ---- names that all stages see

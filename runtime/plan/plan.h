@@ -44,7 +44,7 @@ typedef enum kt_home {
     KT_HOME_STAGING, // checkpoint parts on their way (only in prepare calls)
     KT_HOME_STATE,   // outlives a request, in the state block
     KT_HOME_UPLOAD,  // made by a host step, in the upload block
-    KT_HOME_ACT,     // activation, scratch or counter, in the activation block
+    KT_HOME_ACT,     // activation or scratch, in the activation block
     KT_HOME_COUNTER, // zero between launches, in the state block
     KT_HOME_HOST     // image, text, items, prompt, grid, answers
 } kt_home;
@@ -213,7 +213,7 @@ kt_status kt_plan_open(kt_arena *arena, const kt_plan_request *request, kt_plan 
 int64_t kt_axis_value(kt_axis axis, const int64_t *values);
 int64_t kt_tensor_bytes(const kt_tensor *tensor, const int64_t *values);
 
-// Geometry of one launch of a call. false only on overflow or limits (err is set).
+// Geometry of one launch of a call. Errors: EOP: it overflows or is beyond the limits.
 typedef struct kt_geometry {
     int64_t grid[3], block[3], shared_bytes;
 } kt_geometry;
@@ -226,7 +226,7 @@ void kt_plan_cost(
 // `kotaro plan`: launches (at the maxima; runs of equal layers folded unless `all`), memory table,
 // bytes per stage.
 void kt_plan_print(const kt_plan *plan, bool all, kt_buf *out);
-// The rows and bytes of one weight in a layout (for the table and for tests).
+// The memory table alone.
 void kt_plan_print_memory(const kt_plan *plan, kt_buf *out);
 
 #endif

@@ -1,5 +1,5 @@
 // `kotaro plan`: launches, costs and memory as text.
-#include "runtime/plan/plan_internal.h"
+#include "runtime/plan/plan.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
