@@ -269,3 +269,9 @@ const kt_format *kt_format_open(
     read_parts(r);
     return diag->n_errors == errors ? format : NULL;
 }
+
+const kt_format_part *kt_format_part_find(const kt_format *format, kt_str name) {
+    for (int i = 0; i < format->n_parts; i++)
+        if (kt_str_eq(format->parts[i].name, name)) return &format->parts[i];
+    return NULL;
+}

@@ -39,5 +39,6 @@ typedef struct kt_format {
 
 const kt_format *kt_format_open(
     kt_arena *arena, const char *path, const char *shown, kt_diag *diag);
+const kt_format_part *kt_format_part_find(const kt_format *format, kt_str name); // NULL if absent
 
 #endif

@@ -482,6 +482,11 @@ int kt_op_dim_find(const kt_op *op, kt_str name) {
     return -1;
 }
 
+char kt_op_macro_char(char c) {
+    if (c == '.') return '_';
+    return c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
+}
+
 int kt_op_port_find(const kt_op *op, kt_str name) {
     for (int i = 0; i < op->n_ports; i++) {
         if (kt_str_eq(op->ports[i].name, name)) return i;

@@ -194,6 +194,7 @@ int kt_op_dim_find(const kt_op *op, kt_str name);   // index or -1
 int kt_op_port_find(const kt_op *op, kt_str name);  // index or -1
 int kt_op_param_find(const kt_op *op, kt_str name); // index or -1
 int kt_op_typevar_find(const kt_op *op, kt_str name);
+char kt_op_macro_char(char c); // of a manifest's name in a macro: upper case, '_' for a dot
 
 // One parameter of a variant's kernel, by the rule: outputs, inout, inputs that are plain tensors,
 // layouts, scratch, counters, plan dims, params (choices are macros, not parameters), each as

@@ -241,16 +241,10 @@ typedef struct macro {
     int variant; // -1: of all
 } macro;
 
-static char upper(char c) {
-    if (c == '.') return '_';
-    if (c < 'a' || c > 'z') return c;
-    return (char)(c - 'a' + 'A');
-}
-
 static bool same_macro(kt_str a, kt_str b) {
     if (a.n != b.n) return false;
     for (size_t i = 0; i < a.n; i++) {
-        if (upper(a.at[i]) != upper(b.at[i])) return false;
+        if (kt_op_macro_char(a.at[i]) != kt_op_macro_char(b.at[i])) return false;
     }
     return true;
 }
@@ -263,7 +257,7 @@ static void add_macro(kt_op_reader *r, macro_list *list, macro m) {
         bool together = before->variant < 0 || m.variant < 0 || before->variant == m.variant;
         if (!together || !same_macro(before->name, m.name)) continue;
         char *name = kt_str_z(r->arena, m.name);
-        for (char *c = name; *c != 0; c++) *c = upper(*c);
+        for (char *c = name; *c != 0; c++) *c = kt_op_macro_char(*c);
         kt_diag_error(r->diag, KT_RULE_NAME, m.at, "'%.*s' and '%.*s' are both the macro KT_%s",
             KT_STR_ARG(before->name), KT_STR_ARG(m.name), name);
         kt_diag_note_at(r->diag, before->at, "'%.*s' is declared", KT_STR_ARG(before->name));

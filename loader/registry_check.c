@@ -9,13 +9,6 @@ static kt_str *part_names(kt_diag *diag, const kt_format *format) {
     return names;
 }
 
-static const kt_format_part *find_part(const kt_format *format, kt_str name) {
-    for (int i = 0; i < format->n_parts; i++) {
-        if (kt_str_eq(format->parts[i].name, name)) return &format->parts[i];
-    }
-    return NULL;
-}
-
 // Whether the op takes every element type that the part may be stored in.
 static bool takes_types(
     const kt_format *format, const kt_type *part, const kt_op *op, const kt_type *input) {
@@ -69,7 +62,7 @@ static bool check_to(const kt_op_port *port, kt_diag *diag) {
 
 static bool check_input(
     const kt_format *format, const kt_op *op, const kt_op_port *port, kt_diag *diag) {
-    const kt_format_part *part = find_part(format, port->name);
+    const kt_format_part *part = kt_format_part_find(format, port->name);
     if (part == NULL && kt_str_is(port->name, "to")) return check_to(port, diag);
     if (part == NULL) {
         kt_diag_error(diag, KT_RULE_NAME, port->at, "'%.*s' is no part of format '%.*s'",

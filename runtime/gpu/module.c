@@ -9,7 +9,6 @@
 enum {
     ATTR_MAX_THREADS = 0,
     ATTR_SHARED = 1,
-    ATTR_LOCAL = 3,
     ATTR_REGISTERS = 4,
     ATTR_MAX_DYNAMIC_SHARED = 8,
 };
@@ -146,13 +145,11 @@ static kt_status find_kernel(kt_gpu_module *module, kt_gpu_kernel *kernel, kt_er
     KT_TRY(KT_GPU_DO(gpu, cuKernelGetFunction, (&kernel->function, kernel->kernel), doing, err));
     if (gpu->driver->cuFuncLoad != NULL)
         KT_TRY(KT_GPU_DO(gpu, cuFuncLoad, (kernel->function), doing, err));
-    int shared = 0, local = 0;
+    int shared = 0;
     KT_TRY(get_attribute(module, kernel->kernel, ATTR_MAX_THREADS, &kernel->max_threads, err));
     KT_TRY(get_attribute(module, kernel->kernel, ATTR_REGISTERS, &kernel->registers, err));
     KT_TRY(get_attribute(module, kernel->kernel, ATTR_SHARED, &shared, err));
-    KT_TRY(get_attribute(module, kernel->kernel, ATTR_LOCAL, &local, err));
     kernel->static_shared_bytes = (uint32_t)shared;
-    kernel->local_bytes = (uint32_t)local;
     return KT_OK;
 }
 

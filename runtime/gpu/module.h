@@ -20,7 +20,7 @@ typedef struct kt_gpu_kernel {
     uint32_t param_offset[KT_GPU_MAX_PARAMS]; // in the parameter block, bytes
     uint32_t param_bytes[KT_GPU_MAX_PARAMS];
     int registers, max_threads;
-    uint32_t static_shared_bytes, local_bytes, max_dynamic_shared_bytes;
+    uint32_t static_shared_bytes, max_dynamic_shared_bytes;
 } kt_gpu_kernel;
 
 // What the caller will pass, one row per parameter in order.

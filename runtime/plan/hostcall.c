@@ -10,7 +10,6 @@ typedef struct host_dim {
     kt_str name;
     kt_axis axis;
     kt_place at;
-    bool decided;
 } host_dim;
 
 typedef struct host_bound {
@@ -76,7 +75,7 @@ static bool take_dim(kt_planner *p, host_bound *b, const kt_given *given) {
     bool found = symbols.find(symbols.ctx, name, &symbol);
     KT_ASSERT(found);
     b->decides[mine] = p->dim_index[dim];
-    host_dim size = {b->host->decides[mine], symbol.axis, given->value->at, true};
+    host_dim size = {b->host->decides[mine], symbol.axis, given->value->at};
     KT_PUSH(p->arena, &b->dims, size);
     return true;
 }
@@ -118,7 +117,7 @@ static bool bind_axis(
     kt_symbol symbol;
     if (!kt_axis_add(size, -add, &value)) return false;
     if (host_find(b, name, &symbol)) return kt_axis_same(symbol.axis, value);
-    host_dim dim = {name, value, at, false};
+    host_dim dim = {name, value, at};
     KT_PUSH(p->arena, &b->dims, dim);
     return true;
 }

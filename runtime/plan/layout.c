@@ -44,12 +44,6 @@ static bool source_find(const void *ctx, kt_str name, kt_value *out) {
     return false;
 }
 
-static const kt_format_part *find_part(const kt_format *format, kt_str name) {
-    for (int i = 0; i < format->n_parts; i++)
-        if (kt_str_eq(format->parts[i].name, name)) return &format->parts[i];
-    return NULL;
-}
-
 static kt_dtype part_dtype(const source *s, const kt_format_part *part) {
     for (int v = 0; part->type.base == KT_BASE_VAR && v < s->format->n_typevars; v++)
         if (kt_str_eq(s->format->typevars[v], part->type.var)) return s->part_types[v];
@@ -58,7 +52,7 @@ static kt_dtype part_dtype(const source *s, const kt_format_part *part) {
 
 // Sizes of the axes of one port of a prepare op, from the format's part or from n (`to`).
 static bool port_sizes(const source *s, const kt_op_port *port, int64_t *sizes) {
-    const kt_format_part *part = find_part(s->format, port->name);
+    const kt_format_part *part = kt_format_part_find(s->format, port->name);
     kt_env env = {.ctx = s, .find = source_find};
     if (!part) {
         sizes[0] = s->n;
@@ -90,7 +84,7 @@ static bool solve_types(bound_prepare *b, const source *s) {
     for (int v = 0; v < b->op->n_typevars; v++) b->types[v] = b->op->typevars[v].choices[0];
     for (int i = 0; i < b->op->n_ports; i++) {
         const kt_op_port *port = &b->op->ports[i];
-        const kt_format_part *part = find_part(s->format, port->name);
+        const kt_format_part *part = kt_format_part_find(s->format, port->name);
         if (port->type.base != KT_BASE_VAR || !part) continue;
         b->types[kt_op_typevar_find(b->op, port->type.var)] = part_dtype(s, part);
     }
@@ -357,7 +351,7 @@ static bool add_call(kt_planner *p, way *y, const kt_op *op, const source *s, in
     for (int i = 0; i < op->n_ports; i++) {
         const kt_op_port *port = &op->ports[i];
         const int64_t *sizes = &b.parts[(size_t)i * KT_MAX_RANK];
-        const kt_format_part *part = find_part(s->format, port->name);
+        const kt_format_part *part = kt_format_part_find(s->format, port->name);
         if (port->kind == KT_PORT_OUTPUT) {
             outs[i].at = y->weight->at;
             outs[i].name = kt_str_from(kt_arena_printf(

@@ -67,10 +67,7 @@ typedef struct define_list {
 
 static const char *upper(kt_arena *arena, kt_str name) {
     char *out = kt_arena_copy(arena, name.at, name.n);
-    for (size_t i = 0; i < name.n; i++) {
-        if (out[i] == '.') out[i] = '_';
-        if (out[i] >= 'a' && out[i] <= 'z') out[i] = (char)(out[i] - 'a' + 'A');
-    }
+    for (size_t i = 0; i < name.n; i++) out[i] = kt_op_macro_char(out[i]);
     return out;
 }
 
