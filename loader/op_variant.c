@@ -119,7 +119,16 @@ static void read_aliases(kt_op_reader *r, const kt_node *map, kt_variant *v) {
     kt_op_alias *aliases = KT_NEW_ARRAY(r->arena, kt_op_alias, map->n);
     v->aliases = aliases;
     for (size_t i = 0; i < map->n; i++) {
-        if (read_alias(r, &map->pairs[i], &aliases[v->n_aliases])) v->n_aliases++;
+        kt_op_alias *fresh = &aliases[v->n_aliases];
+        if (!read_alias(r, &map->pairs[i], fresh)) continue;
+        bool taken = false;
+        for (int k = 0; k < v->n_aliases; k++) taken = taken || aliases[k].input == fresh->input;
+        if (taken)
+            kt_diag_error(r->diag, KT_RULE_NAME, map->pairs[i].value->at,
+                "two outputs cannot take the memory of '%.*s'",
+                KT_STR_ARG(r->op->ports[fresh->input].name));
+        else
+            v->n_aliases++;
     }
 }
 

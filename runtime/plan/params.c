@@ -18,6 +18,10 @@ typedef struct giving {
 
 static bool in_range(kt_planner *p, const giving *g, kt_value value) {
     const kt_param *param = g->param;
+    if (param->kind == KT_PARAM_INT && (value.i < INT32_MIN || value.i > INT32_MAX))
+        return kt_diag_error(p->diag, KT_RULE_VALUE, g->at,
+            "'%.*s' of '%.*s' is %" PRId64 ", which does not fit in 32 bits",
+            KT_STR_ARG(param->name), KT_STR_ARG(g->who), value.i);
     bool low = param->has_min && value.r < param->min,
          high = param->has_max && value.r > param->max;
     if (!low && !high) return true;

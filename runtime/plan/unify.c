@@ -252,6 +252,12 @@ static bool settle_dims(kt_planner *p, kt_bound *b) {
                 p->diag, dim->at, "%.*s: %.*s", KT_STR_ARG(dim->name), KT_STR_ARG(dim->doc));
             continue;
         }
+        if (b->dims[i].max > INT32_MAX) { // what a kernel's argument holds
+            ok = kt_diag_error(p->diag, KT_RULE_LIMIT, b->dim_at[i],
+                "dim '%.*s' of '%.*s' is %" PRId64 ", which does not fit in 32 bits",
+                KT_STR_ARG(dim->name), KT_STR_ARG(b->op->name), b->dims[i].max);
+            continue;
+        }
         if (dim->binding != KT_BINDING_BUILD || b->dims[i].var < 0) continue;
         kt_buf buf = {0};
         kt_axis_print(p, b->dims[i], &buf);
