@@ -131,9 +131,6 @@ kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
     s->model_open = true;
     if (diag->n_errors > 0)
         return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
-    kt_str notice;
-    if (kt_config_text(s->model.config, KT_STR("notice"), &notice))
-        kt_log_info("%s: %.*s", kt_path_name(folder), KT_STR_ARG(notice));
     copy_templates(s);
     KT_TRY(bind_texts(s, diag, err));
     return kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err);
@@ -321,11 +318,19 @@ kt_status kt_session_start(kt_session *s, kt_err *err) {
     return KT_OK;
 }
 
+// A model that says in its config.json what it is good for is quoted.
+static void print_notice(const kt_session *s) {
+    kt_str notice;
+    if (kt_config_text(s->model.config, KT_STR("notice"), &notice))
+        kt_log_info("%s: %.*s", kt_path_name(s->model.folder), KT_STR_ARG(notice));
+}
+
 static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_target target;
     double start = kt_os_now_ms();
     KT_TRY(kt_session_read(s, diag, err));
     KT_TRY(kt_session_bind(s, diag, err));
+    print_notice(s);
     s->load_ms = kt_os_now_ms() - start;
     KT_TRY(kt_session_device_open(s, err));
     KT_TRY(kt_session_target(s, &target, err));
