@@ -198,8 +198,7 @@ static kt_status check_grid(
     if (holds(markup->text, "$slices") && holds(markup->slice, "$view")) return KT_OK;
     return KT_FAIL(err, KT_EMODEL,
         "the picture is cut into %d x %d slices, but the model file's picture.text has no $slices "
-        "or "
-        "picture.slice no $view",
+        "or picture.slice no $view",
         grid->cols, grid->rows);
 }
 

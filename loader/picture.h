@@ -4,13 +4,11 @@
 // A scheme has a name (the model file's `picture.scheme`) and parameters; nothing here knows a
 // model.
 //
-//   minicpm_v   an overview and, if the picture is larger than side * side pixels, close-ups: the
-//   picture is
-//               stretched to a grid of equal tiles. Position ids are fractions of each axis put
-//               into `table` buckets, in the float arithmetic of the reference.
-//   whole       one view of side x side pixels, stretched; position ids count the patches. For
-//   towers
-//               with a fixed size: side / patch must be `table`.
+//   minicpm_v   an overview and, if the picture is larger than side * side pixels, close-ups:
+//               the picture is stretched to a grid of equal tiles. Position ids are fractions of
+//               each axis put into `table` buckets, in the float arithmetic of the reference.
+//   whole       one view of side x side pixels, stretched; position ids count the patches.
+//               For towers with a fixed size: side / patch must be `table`.
 //
 // Rounding is Python's: round() is half to even, int() truncates; all in double. Any thread.
 #ifndef KT_LOADER_PICTURE_H

@@ -8,10 +8,11 @@
 // so two machines give the same bytes. An axis whose size does not change has one tap of 2^22 per
 // index, which gives the same bytes back, as Pillow's skipped pass does.
 //
-// Layout of the i32[t] tensor `taps` for m targets:
-//     taps[4 * i + 0]   start of target i's column table (horizontal pass), in ints from the
-//     tensor's start taps[4 * i + 1]   start of its row table (vertical pass) taps[4 * i + 2] taps
-//     per column, kc: the stride of the column weights taps[4 * i + 3]   taps per row, kr
+// Layout of the i32[t] tensor `taps` for m targets (starts count ints from the tensor's own):
+//     taps[4 * i + 0]   start of target i's column table (horizontal pass)
+//     taps[4 * i + 1]   start of its row table (vertical pass)
+//     taps[4 * i + 2]   taps per column, kc: the stride of the column weights
+//     taps[4 * i + 3]   taps per row, kr
 // and a table for n outputs with k taps per output, n * (2 + k) ints:
 //     first[n]          first source index
 //     count[n]          taps used, 1 .. k; first + count <= source size

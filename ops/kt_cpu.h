@@ -8,8 +8,7 @@
 //         int64_t n = kt_cpu_dim(call, "n"), d = kt_cpu_dim(call, "d");
 //         float eps = (float)kt_cpu_param(call, "eps");
 //         ...
-//         return NULL;                                        // or a message: the run fails with
-//         it
+//         return NULL;                                        // or a message: the run fails
 //     }
 //     KT_CPU_OP("rms_norm", run)
 //

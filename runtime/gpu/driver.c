@@ -58,8 +58,7 @@ static const known_code known_codes[] = {
         "(cuda-compat) so that the driver's own library is used"},
     {999, KT_EGPU,
         "the driver gives no reason; usual causes are a machine back from sleep (restart, or "
-        "reload "
-        "the driver) and a container without the right devices"},
+        "reload the driver) and a container without the right devices"},
 };
 
 // The driver belongs to the process: one table, never unloaded.
