@@ -64,7 +64,7 @@ static bool take_dim(kt_planner *p, host_bound *b, const kt_given *given) {
         return false;
     }
     int host = (int)(b->host - p->host) + 1;
-    if (p->decided_by[dim] && p->decided_by[dim] != host) {
+    if (p->decided_by[dim]) { // what is sized by it would change under its readers
         kt_str other = p->host[p->decided_by[dim] - 1].name;
         return kt_diag_error(p->diag, KT_RULE_STEP, given->value->at,
             "dim '%.*s' is decided by '%.*s' already", KT_STR_ARG(name), KT_STR_ARG(other));
