@@ -484,7 +484,8 @@ int kt_op_dim_find(const kt_op *op, kt_str name) {
 
 char kt_op_macro_char(char c) {
     if (c == '.') return '_';
-    return c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
+    if (c < 'a' || c > 'z') return c;
+    return (char)(c - 'a' + 'A');
 }
 
 int kt_op_port_find(const kt_op *op, kt_str name) {
