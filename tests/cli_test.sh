@@ -4,22 +4,9 @@ set -u
 cd "$(dirname "$0")/.."
 run=${BUILD:-build}/kotaro-run
 kotaro=${BUILD:-build}/kotaro
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-n=0
+. tests/tap.sh
 scene=examples/scene.jpg
 model=models/kotaro-tiny
-
-result() { # result STATUS NAME
-    n=$((n + 1))
-    if [ "$1" = 0 ]; then
-        echo "ok $n - $2"
-    else
-        echo "not ok $n - $2"
-        sed 's/^/# stdout: /' "$tmp/out" | head -5
-        sed 's/^/# stderr: /' "$tmp/err" | head -12
-    fi
-}
 
 # fails NAME CODE 'TEXT IN STDERR' COMMAND...: that exit code, that text, nothing on stdout, no crash.
 fails() {

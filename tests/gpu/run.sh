@@ -4,20 +4,8 @@
 set -u
 cd "$(dirname "$0")/../.."
 run=${BUILD:-build}/kotaro-run
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-n=0
+. tests/tap.sh
 scene=examples/scene.jpg
-
-result() { # result STATUS NAME
-    n=$((n + 1))
-    if [ "$1" = 0 ]; then
-        echo "ok $n - $2"
-    else
-        echo "not ok $n - $2"
-        tail -5 "$tmp/err" | sed 's/^/# stderr: /'
-    fi
-}
 
 full() { # full OUT OPTION...
     out=$1
