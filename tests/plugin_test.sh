@@ -172,4 +172,49 @@ result "$got" 'its kernel compiles for cards that are not here'
 ok=1
 [ "$(sha256sum "$kotaro" | cut -d' ' -f1)" = "$hash" ] && ok=0
 result $ok 'the program is the same file as before'
+# ---- the example of docs/ops.md, as it stands there
+rm -rf "$tmp/ops"
+mkdir -p "$tmp/ops/scale"
+awk '/^```/ { inside = $0 == "```c"; n += inside; next } inside && n == 1' docs/ops.md >"$tmp/ops/scale/scale.cu"
+awk '/^```/ { inside = $0 == "```c"; n += inside; next } inside && n == 2' docs/ops.md >"$tmp/ops/scale/scale.c"
+cat >"$tmp/ops/scale/op.yaml" <<'END'
+kotaro: op/1
+name: scale
+doc: Every number times a factor.
+dims:
+  n: plan, numbers
+params:
+  factor: { type: f32, default: 1 }
+inputs:
+  x: f32[n]
+outputs:
+  y: f32[n]
+variants:
+  - name: flat
+    tune:
+      threads: [256]
+    launch:
+      grid: ceil_div(n, threads)
+      block: threads
+check:
+  tolerance: { f32: 0 }
+  cases:
+    - { n: 3 }
+END
+$kotaro ops check scale --ops "$tmp/ops" --device cpu >"$tmp/out" 2>"$tmp/err" </dev/null
+result $? 'the C file of docs/ops.md is an op'
+cat >"$tmp/scaled.yaml" <<END
+kotaro: pipeline/1
+name: scaled
+doc: The embedding, once more scaled by 1.
+extends: $PWD/pipelines/simple.yaml
+replace:
+  prefill.embed:
+    - { op: embed_tokens, in: { table: embed, ids: chunk.ids, image: vision.rows }, out: { x: e, part: p0 }, dims: { s: 1 } }
+    - { op: scale, in: { x: e }, out: { y: x0 } }
+END
+sed -i -e 's/^  n: plan.*/&\n  d: build, columns/' -e 's/f32\[n\]/f32[n, d]/' -e 's/n: 3/n: 3, d: 1/' "$tmp/ops/scale/op.yaml"
+warm "$tmp/scaled.yaml" --ops "$tmp/ops"
+result "$got" 'the kernel of docs/ops.md compiles and takes what its manifest says'
+
 echo "1..$n"
