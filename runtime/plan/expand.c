@@ -467,6 +467,31 @@ static bool check_graph(kt_planner *p, const kt_pipe_stage *ps) {
     return true;
 }
 
+static bool check_batch(
+    kt_planner *p, const kt_pipe_stage *ps, const kt_stage *stage, int tensor, kt_place at) {
+    bool mine = tensor < 0 || !p->tensors.at[tensor].each;
+    for (int i = 0; i < stage->n_each; i++) mine = mine || stage->each[i] == tensor;
+    if (mine) return true;
+    kt_diag_error(p->diag, KT_RULE_STAGE, at,
+        "'%.*s' is a list of batches, and stage '%.*s' does not run over it",
+        KT_STR_ARG(p->tensors.at[tensor].name), KT_STR_ARG(ps->name.text));
+    kt_diag_note(p->diag, "name it under 'each' of the stage");
+    return false;
+}
+
+// Batches are uploaded for the stages that run over them: elsewhere there would be nothing to read.
+static bool check_batches(kt_planner *p, const kt_pipe_stage *ps, const kt_stage *stage) {
+    for (size_t i = 0; i < p->steps.n; i++) {
+        const kt_call *call = p->steps.at[i].call;
+        const kt_host_call *host = p->steps.at[i].host;
+        for (int k = 0; call && k < call->op->n_ports; k++)
+            if (!check_batch(p, ps, stage, call->ports[k], call->at)) return false;
+        for (int k = 0; host && k < host->step->n_in; k++)
+            if (!check_batch(p, ps, stage, host->in[k], host->at)) return false;
+    }
+    return true;
+}
+
 static void export_names(
     kt_planner *p, const kt_pipe_stage *ps, const kt_scope *scope, bool internal) {
     for (size_t i = 0; i < scope->entries.n; i++) {
@@ -487,6 +512,7 @@ static bool one_list(
     if (!walk_steps(p, ps->steps, ps->n_steps, &scope, ps->name.text, ps)) return false;
     for (size_t i = 0; p->probe && i < scope.entries.n; i++)
         kt_plan_touch(p, scope.entries.at[i].tensor);
+    if (!check_batches(p, ps, out)) return false;
     if (ps->graph && !check_graph(p, ps)) return false;
     list->steps = p->steps.at;
     list->n_steps = (int)p->steps.n;
