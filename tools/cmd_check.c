@@ -50,7 +50,7 @@ static int check_file(const kt_args *args, const char *given) {
     const kt_node *root = kt_yaml_open(arena, path, path, &diag);
     kt_str kind = root ? kind_of(root) : KT_STR("");
     session->options.pipeline = path;
-    if (kt_str_is(kind, "op") && strcmp(kt_path_name(path), "op.yaml") != 0)
+    if (root && kt_str_is(kind, "op") && strcmp(kt_path_name(path), "op.yaml") != 0)
         kt_diag_error(&diag, KT_RULE_FILE, root->at,
             "the manifest of an op is called 'op.yaml' and lies in a folder with the op's name");
     else if (kt_str_is(kind, "op"))
