@@ -6,23 +6,10 @@ cd "$(dirname "$0")/.."
 DEVICE=${DEVICE:-cpu}
 run=${BUILD:-build}/kotaro-run
 kotaro=${BUILD:-build}/kotaro
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-n=0
+. tests/tap.sh
 scene=examples/scene.jpg
 hash=$(sha256sum "$kotaro" | cut -d' ' -f1)
 echo "# $kotaro $hash"
-
-result() { # result STATUS NAME
-    n=$((n + 1))
-    if [ "$1" = 0 ]; then
-        echo "ok $n - $2"
-    else
-        echo "not ok $n - $2"
-        sed 's/^/# stdout: /' "$tmp/out" | head -5
-        sed 's/^/# stderr: /' "$tmp/err" | head -12
-    fi
-}
 
 analyse() { # analyse OPTION...: stdout and stderr to files, the exit code in $got
     $run "$@" --device "$DEVICE" --greedy >"$tmp/out" 2>"$tmp/err" </dev/null
