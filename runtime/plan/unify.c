@@ -205,6 +205,27 @@ static bool bind_ports(kt_planner *p, kt_bound *b) {
     return ok;
 }
 
+// What a step changes is no weight, which the next picture needs, and no other port of the step:
+// kernels read and write through pointers of their own.
+static bool check_changed(kt_planner *p, const kt_bound *b) {
+    for (int i = 0; i < b->op->n_ports; i++) {
+        if (!is_kind(b->op, i, KT_PORT_INOUT) || b->ports[i] < 0) continue;
+        const kt_tensor *t = &p->tensors.at[b->ports[i]];
+        kt_str name = b->op->ports[i].name;
+        if (t->home == KT_HOME_VECTOR)
+            return kt_diag_error(p->diag, KT_RULE_STEP, b->port_at[i],
+                "'%.*s' is a weight, and '%.*s' changes its '%.*s'", KT_STR_ARG(t->name),
+                KT_STR_ARG(b->op->name), KT_STR_ARG(name));
+        for (int k = 0; k < b->op->n_ports; k++) {
+            if (k == i || b->ports[k] != b->ports[i]) continue;
+            return kt_diag_error(p->diag, KT_RULE_STEP, b->port_at[i],
+                "'%.*s' changes its '%.*s' and gets the same tensor as '%.*s'",
+                KT_STR_ARG(b->op->name), KT_STR_ARG(name), KT_STR_ARG(b->op->ports[k].name));
+        }
+    }
+    return true;
+}
+
 static bool take_dims(kt_planner *p, kt_bound *b, const kt_symbols *symbols) {
     bool ok = true;
     kt_str *known = KT_NEW_ARRAY(p->arena, kt_str, b->op->n_dims);
@@ -342,7 +363,7 @@ bool kt_plan_bind(kt_planner *p, kt_bound *b, kt_scope *scope, const kt_outer *o
     }
     bool ok = take_links(p, b, scope, outer, KT_PORT_INPUT);
     ok = take_links(p, b, scope, outer, KT_PORT_INOUT) && ok;
-    if (!ok || !check_missing(p, b) || !bind_ports(p, b)) return false;
+    if (!ok || !check_missing(p, b) || !bind_ports(p, b) || !check_changed(p, b)) return false;
     kt_symbols symbols = outer ? kt_bound_symbols(outer->bound) : kt_pipe_symbols(p);
     ok = take_dims(p, b, &symbols) && settle_dims(p, b);
     ok = settle_types(p, b) && ok;
