@@ -56,6 +56,7 @@ works 'the token cap ends items by length' '"finish": "length"' $run pipelines/s
 works 'several pictures are one run' '== examples/scene.jpg' $run pipelines/simple.yaml $scene $scene $cpu
 works 'help' 'usage: ' $run --help
 works 'a version' 'kotaro ' $kotaro --version
+works 'a version, under the other name' 'kotaro ' $run --version
 works 'check' ': ok' $kotaro check pipelines/full.yaml
 works 'explain names the origin of a line' 'chat_text.yaml:' $kotaro explain pipelines/full.yaml
 works 'plan needs no GPU' 'kt_sample_block_per_row' $kotaro plan pipelines/full.yaml --arch 89 --sms 24 --memory 8G
@@ -189,6 +190,9 @@ fails 'a wrong shape' 2 'tensor' $run pipelines/full.yaml $scene $cpu --model "$
 copy_model
 printf '{ "hidden_size": ' >"$tmp/model/config.json"
 fails 'a broken config.json' 2 'config.json' $run pipelines/full.yaml $scene $cpu --model "$tmp/model"
+copy_model
+sed 's/"id": 1273/"id": 5000/' $model/tokenizer.json >"$tmp/model/tokenizer.json"
+fails 'a token beyond the vocabulary' 2 'ids up to 5000' $run pipelines/full.yaml $scene $cpu --model "$tmp/model"
 copy_model
 rm "$tmp/model/tokenizer.json"
 fails 'a missing tokenizer' 2 'tokenizer.json' $run pipelines/full.yaml $scene $cpu --model "$tmp/model"

@@ -48,12 +48,13 @@ static bool is_run_name(const char *path) {
 }
 
 static int run_command(int argc, char **argv) {
-    if (argc > 0 && is_run_name(argv[0])) return kt_cmd_run(argc, argv);
+    bool version = argc > 1 && strcmp(argv[1], "--version") == 0;
+    if (argc > 0 && is_run_name(argv[0]) && !version) return kt_cmd_run(argc, argv);
     if (argc < 2) {
         print_usage(stderr);
         return 2;
     }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (version) {
         printf("kotaro %s\n", KT_VERSION);
         return 0;
     }

@@ -119,6 +119,18 @@ static kt_status bind_texts(kt_session *s, kt_diag *diag, kt_err *err) {
     return KT_OK;
 }
 
+// A token without a row in the embedding table would read as zeros, and a stop token among them
+// never comes.
+static kt_status check_vocabulary(const kt_session *s, kt_err *err) {
+    kt_value rows;
+    int64_t ids = kt_tokenizer_size(s->tokenizer);
+    if (!kt_model_constant(&s->model, KT_STR("vocab"), &rows) || ids <= rows.i) return KT_OK;
+    return KT_FAIL(err, KT_EMODEL,
+        "'%s' has token ids up to %" PRId64 ", and the model's vocabulary has %" PRId64
+        " rows; the two files are not of one model",
+        s->model.tokenizer_path, ids - 1, rows.i);
+}
+
 kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_arena *arena = &s->model_arena;
     const char *folder = s->options.model ? kt_home_find(arena, s->options.model)
@@ -133,7 +145,8 @@ kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
         return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
     copy_templates(s);
     KT_TRY(bind_texts(s, diag, err));
-    return kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err);
+    KT_TRY(kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err));
+    return check_vocabulary(s, err);
 }
 
 // The most rows that the pipeline's write_prompt may make; 0: it has none.
