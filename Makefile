@@ -121,7 +121,7 @@ run: all
 	$B/kotaro-run pipelines/full.yaml examples/scene.jpg
 
 test: all $(TEST_PROGRAMS)
-	@tools/fetch_nvrtc.sh || echo "tests that need NVRTC are skipped"
+	@tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
 	@BUILD=$B tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh)
 
 test-gpu: all $(GPU_PROGRAMS)
