@@ -12,12 +12,13 @@
 // One stored tensor as its file describes it.
 typedef struct kt_stored {
     kt_str name;
-    kt_str type; // the element type as the file names it ("BF16")
-    kt_dtype dtype;
+    kt_str type;    // the element type as the file names it ("BF16")
+    kt_dtype dtype; // u8 for a quantised type of GGUF
+    int ggml_type;  // GGUF's number of the type; -1 for safetensors
     int rank;
-    int64_t shape[KT_MAX_RANK];
-    int file;       // index into kt_checkpoint.files
-    int64_t offset; // bytes from the start of the file
+    int64_t shape[KT_MAX_RANK]; // of a quantised type of GGUF: [n, k / block, bytes of a block]
+    int file;                   // index into kt_checkpoint.files
+    int64_t offset;             // bytes from the start of the file
     int64_t bytes;
 } kt_stored;
 

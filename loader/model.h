@@ -38,6 +38,11 @@ typedef struct kt_weight {
     kt_dtype *part_types;          // by type variable of the format
     int64_t row_from, row_to;      // of the stored tensor; -1, -1: all of it
     bool transposed;               // stored as [k, n]
+    // Width hd of a head whose rows are stored for interleaved RoPE, 0: none. Row h * hd + 2 j + p
+    // of the stored tensor (of its rows row_from .. row_to) is row h * hd + p * hd / 2 + j of the
+    // weight, p = 0, 1; hd divides the rows and is even. Each part of such a weight has rows of
+    // whole bytes.
+    int64_t interleave;
 } kt_weight;
 
 typedef struct kt_model {

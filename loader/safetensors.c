@@ -160,7 +160,7 @@ static kt_status read_range(const reader *in, const kt_json *entry, kt_stored *o
 
 static kt_status read_tensor(const reader *in, const kt_json_member *member, kt_stored *out) {
     KT_TRY(check_name(in, member->name));
-    *out = (kt_stored){.name = member->name};
+    *out = (kt_stored){.name = member->name, .ggml_type = -1};
     const kt_json *entry = &member->value;
     if (entry->kind != KT_JSON_OBJECT) {
         return KT_FAIL(in->err, KT_EFORMAT, "%s: tensor '%.*s' is %s, expected an object; " AGAIN,
