@@ -24,6 +24,18 @@ static kt_str join(kt_planner *p, kt_str a, const char *between, kt_str b) {
         kt_arena_printf(p->arena, "%.*s%s%.*s", KT_STR_ARG(a), between, KT_STR_ARG(b)));
 }
 
+// Entries of a scope from `from` on, as names of what the list makes.
+static void record_made(
+    kt_planner *p, const kt_scope *scope, size_t from, kt_str path, const char *between) {
+    for (size_t i = from; i < scope->entries.n; i++) {
+        const kt_scope_entry *entry = &scope->entries.at[i];
+        kt_plan_made made = {.name = join(p, path, between, entry->name), .tensor = entry->tensor};
+        if (*between == '/') made.kind = KT_MADE_BODY;
+        if (entry->carried) made.kind = KT_MADE_LAST;
+        KT_PUSH(p->arena, &p->made, made);
+    }
+}
+
 static const kt_link *out_link(const kt_step *step, kt_str port) {
     for (int i = 0; i < step->n_out; i++)
         if (kt_str_eq(step->out[i].port.text, port)) return &step->out[i];
@@ -136,11 +148,13 @@ static bool walk_body(kt_planner *p, kt_bound *b, const kt_tensor *want, int dep
         KT_PUSH(p->arena, &inner.entries, entry);
     }
     kt_outer outer = {b, depth};
+    size_t n_ports = inner.entries.n;
     for (int i = 0; i < b->op->n_body; i++) {
         kt_str number = kt_str_from(kt_arena_printf(p->arena, "%d", i));
         if (!kt_plan_op_step(p, &b->op->body[i], &inner, &outer, join(p, b->address, "/", number)))
             return false;
     }
+    record_made(p, &inner, n_ports, b->address, "/");
     return take_body_outputs(p, b, &inner, want) && check_body_unused(p, b, &inner);
 }
 
@@ -296,6 +310,7 @@ static bool walk_repeat(
             p->arena, "%.*s[%.*s=%" PRId64 "]", KT_STR_ARG(path), KT_STR_ARG(s->repeat.text), k));
         bool ok = walk_steps(p, s->steps, s->n_steps, &inner, here, stage);
         p->n_indexes--;
+        if (ok) record_made(p, &inner, (size_t)s->n_carry, here, ".");
         ok = ok && next_carried(p, s, &inner, now) && check_unused(p, &inner, "a repeat");
         if (!ok) return false;
     }
@@ -508,14 +523,20 @@ static bool one_list(
     kt_scope scope = {.parent = &p->top};
     p->steps.at = NULL;
     p->steps.n = p->steps.cap = 0;
+    p->made.at = NULL;
+    p->made.n = p->made.cap = 0;
     if (!take_each(p, ps, &scope, out)) return false;
+    size_t n_each = scope.entries.n;
     if (!walk_steps(p, ps->steps, ps->n_steps, &scope, ps->name.text, ps)) return false;
+    record_made(p, &scope, n_each, ps->name.text, ".");
     for (size_t i = 0; p->probe && i < scope.entries.n; i++)
         kt_plan_touch(p, scope.entries.at[i].tensor);
     if (!check_batches(p, ps, out)) return false;
     if (ps->graph && !check_graph(p, ps)) return false;
     list->steps = p->steps.at;
     list->n_steps = (int)p->steps.n;
+    list->made = p->made.at;
+    list->n_made = (int)p->made.n;
     p->bucket_dim = -1;
     if (last) export_names(p, ps, &scope, list->bucket > 0);
     return true;

@@ -133,11 +133,27 @@ typedef struct kt_plan_step {
     const kt_call *call;
 } kt_plan_step;
 
+typedef enum kt_made_kind {
+    KT_MADE_STEP, // by a step of the stage or of a repeat: "vision.rows", "prefill[l=3].x1"
+    KT_MADE_LAST, // what a repeat carried, after it: another name of a tensor of the last round
+    KT_MADE_BODY  // inside an op that is walked through its body: "prefill[l=3].0/q"
+} kt_made_kind;
+
+// A name that a step gives to what it makes, behind the stage, repeats and bodies it stands in. The
+// same whether an op runs as a kernel of its own or through its body (names inside it but BODY).
+typedef struct kt_plan_made {
+    kt_str name;
+    int tensor;
+    kt_made_kind kind;
+} kt_plan_made;
+
 // The steps of a stage for one value of its bucketed dim (or the only list).
 typedef struct kt_step_list {
     int64_t bucket; // 0: not bucketed
     const kt_plan_step *steps;
     int n_steps;
+    const kt_plan_made *made; // in the order of the walk, what is inside a repeat first
+    int n_made;
 } kt_step_list;
 
 typedef struct kt_stage {

@@ -107,6 +107,7 @@ typedef struct kt_planner {
 
     kt_scope top;
     KT_VEC(kt_plan_step) steps; // of the list being made
+    KT_VEC(kt_plan_made) made;  // in it
     int time;                   // counts steps over all lists
     int stage;                  // being made
     kt_index indexes[KT_PLAN_REPEAT_DEPTH];

@@ -60,12 +60,29 @@ static bool repeat_index(kt_str address, kt_str *name, int64_t *value) {
     return kt_str_to_i64(kt_str_slice(address, (size_t)equal + 1, (size_t)close), value);
 }
 
-static void print_outputs(const kt_plan *plan, const kt_call *call, kt_buf *out) {
+// What a step calls its output: address and this, with a dot between, is the tensor's address.
+static void add_name(const kt_plan *plan, int tensor, kt_str address, kt_buf *out) {
+    kt_str name = plan->tensors[tensor].name;
+    kt_buf_str(out, kt_str_slice(name, address.n + 1, name.n));
+    kt_buf_printf(out, " ");
+}
+
+// And what its stage or layer calls it, by which --dump-only takes it too. `list`: NULL for none.
+static void add_made(const kt_step_list *list, int tensor, kt_buf *out) {
+    for (int i = 0; list && i < list->n_made; i++)
+        if (list->made[i].tensor == tensor && list->made[i].kind == KT_MADE_STEP)
+            kt_buf_printf(out, " = %.*s", KT_STR_ARG(list->made[i].name));
+}
+
+static void print_outputs(
+    const kt_plan *plan, const kt_call *call, const kt_step_list *list, kt_buf *out) {
     bool any = false;
     for (int i = 0; i < call->op->n_ports; i++) {
         if (call->op->ports[i].kind != KT_PORT_OUTPUT || call->ports[i] < 0) continue;
         kt_buf_printf(out, any ? ", " : " -> ");
+        add_name(plan, call->ports[i], call->address, out);
         add_tensor(plan, call->ports[i], out);
+        add_made(list, call->ports[i], out);
         any = true;
     }
     if (!any) kt_buf_printf(out, " -> state");
@@ -96,17 +113,18 @@ static void print_launch(const kt_plan *plan, const kt_call *call, int launch, k
     kt_buf_deinit(&grid);
 }
 
-static void print_call(const kt_plan *plan, const kt_call *call, kt_buf *out) {
+static void print_call(
+    const kt_plan *plan, const kt_call *call, const kt_step_list *list, kt_buf *out) {
     if (!call->variant) {
         kt_buf_printf(out, "  %-*.*s %-*.*s", ADDRESS_COLUMN, KT_STR_ARG(call->address),
             KERNEL_COLUMN, KT_STR_ARG(call->op->name));
-        print_outputs(plan, call, out);
+        print_outputs(plan, call, list, out);
         kt_buf_printf(out, "\n");
         return;
     }
     for (int i = 0; i < call->variant->n_launches; i++) {
         print_launch(plan, call, i, out);
-        if (i + 1 == call->variant->n_launches) print_outputs(plan, call, out);
+        if (i + 1 == call->variant->n_launches) print_outputs(plan, call, list, out);
         kt_buf_printf(out, "\n");
     }
 }
@@ -117,6 +135,7 @@ static void print_host(const kt_plan *plan, const kt_host_call *host, kt_buf *ou
     for (int i = 0; i < host->step->n_out; i++) {
         const kt_tensor *t = &plan->tensors[host->out[i]];
         kt_buf_printf(out, i ? ", " : " -> ");
+        add_name(plan, host->out[i], host->address, out);
         if (t->home == KT_HOME_HOST)
             kt_buf_printf(out, "%s", host_names[t->host]);
         else
@@ -145,7 +164,7 @@ static void print_steps(const kt_plan *plan, const kt_step_list *list, bool all,
         folded.n = 0;
         if (!step) break;
         if (step->call)
-            print_call(plan, step->call, out);
+            print_call(plan, step->call, all ? list : NULL, out);
         else
             print_host(plan, step->host, out);
     }
