@@ -27,7 +27,7 @@ static const kt_key op_keys[] = {
 static const kt_key cost_keys[] = {
     {"flops", false, KT_KEY_SCALAR}, {"bytes", false, KT_KEY_SCALAR}};
 static const kt_key prepare_keys[] = {
-    {"format", true, KT_KEY_SCALAR}, {"layout", true, KT_KEY_SCALAR}};
+    {"format", true, KT_KEY_SCALAR | KT_KEY_LIST}, {"layout", true, KT_KEY_SCALAR}};
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -385,15 +385,30 @@ static void read_body(kt_op_reader *r) {
     }
 }
 
+// `format`: a name, or a list of names.
+static void read_prepare_formats(kt_op_reader *r, const kt_node *node) {
+    bool many = node->kind == KT_NODE_LIST;
+    size_t n = many ? node->n : 1;
+    if (n == 0) kt_diag_error(r->diag, KT_RULE_KEY, node->at, "'format' is an empty list");
+    kt_ref *formats = KT_NEW_ARRAY(r->arena, kt_ref, n);
+    r->op->prepare_formats = formats;
+    for (size_t i = 0; i < n; i++) {
+        const kt_node *item = many ? node->items[i] : node;
+        kt_ref *format = &formats[r->op->n_prepare_formats];
+        format->at = item->at;
+        if (kt_schema_name(item, "a format", r->diag, &format->text)) r->op->n_prepare_formats++;
+    }
+}
+
 static void read_prepare(kt_op_reader *r) {
     const kt_node *map = kt_op_section(r, r->root, "prepare", KT_NODE_MAP);
     if (map == NULL) return;
     kt_schema_check(map, "'prepare'", prepare_keys, COUNT(prepare_keys), false, r->diag);
-    const kt_node *format = kt_op_section(r, map, "format", KT_NODE_SCALAR);
+    const kt_pair *format = kt_node_find(map, "format");
     const kt_node *layout = kt_op_section(r, map, "layout", KT_NODE_SCALAR);
-    if (format != NULL) kt_schema_name(format, "a format", r->diag, &r->op->prepare_format);
+    if (format != NULL && format->value->kind != KT_NODE_MAP)
+        read_prepare_formats(r, format->value);
     if (layout != NULL) kt_schema_name(layout, "a layout", r->diag, &r->op->prepare_layout);
-    r->op->prepare_at = format != NULL ? format->at : r->op->at;
 }
 
 static void read_head(kt_op_reader *r) {

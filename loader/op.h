@@ -177,9 +177,10 @@ struct kt_op {
     int n_tolerances;
     kt_str tolerance_reason; // why a tolerance is above the cap of its type; empty: none
     const kt_given *generators;
-    int n_generators; // check: input name -> generator name (`segments: ragged`)
-    kt_str prepare_format, prepare_layout; // empty: not a prepare op
-    kt_place prepare_at;                   // of the format
+    int n_generators;              // check: input name -> generator name (`segments: ragged`)
+    const kt_ref *prepare_formats; // that the op makes the layout from
+    int n_prepare_formats;         // 0: not a prepare op
+    kt_str prepare_layout;
 };
 
 // Reads `folder`/op.yaml. NULL after reporting to diag. The folder's name must be the op's.

@@ -305,7 +305,7 @@ static void check_prepare_rows(kt_op_reader *r) {
 
 void kt_op_check_prepare(kt_op_reader *r) {
     const kt_op *op = r->op;
-    if (op->prepare_format.n == 0 || op->prepare_layout.n == 0) return;
+    if (op->n_prepare_formats == 0 || op->prepare_layout.n == 0) return;
     for (int i = 0; i < op->n_ports; i++) {
         const kt_op_port *port = &op->ports[i];
         if (port->type.base == KT_BASE_LINEAR) {

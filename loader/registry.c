@@ -267,8 +267,9 @@ const kt_format *kt_registry_format(const kt_registry *registry, kt_str name) {
 const kt_op *kt_registry_prepare(const kt_registry *registry, kt_str format, kt_str layout) {
     for (size_t i = 0; i < registry->prepares.n; i++) {
         const kt_op *op = registry->prepares.at[i];
-        if (kt_str_eq(op->prepare_format, format) && kt_str_eq(op->prepare_layout, layout))
-            return op;
+        if (!kt_str_eq(op->prepare_layout, layout)) continue;
+        for (int f = 0; f < op->n_prepare_formats; f++)
+            if (kt_str_eq(op->prepare_formats[f].text, format)) return op;
     }
     return NULL;
 }

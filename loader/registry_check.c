@@ -96,15 +96,15 @@ static bool check_params(const kt_format *format, const kt_op *op, kt_diag *diag
     return good;
 }
 
-static bool check_prepare(const kt_registry *registry, const kt_op *op, kt_diag *diag) {
-    const kt_format *format = kt_registry_format(registry, op->prepare_format);
+static bool check_prepare(
+    const kt_registry *registry, const kt_op *op, kt_ref name, kt_diag *diag) {
+    const kt_format *format = kt_registry_format(registry, name.text);
     if (format == NULL) {
         kt_str *known = KT_NEW_ARRAY(diag->arena, kt_str, registry->formats.n);
         for (size_t i = 0; i < registry->formats.n; i++) known[i] = registry->formats.at[i]->name;
-        kt_diag_error(diag, KT_RULE_NAME, op->prepare_at,
-            "op '%.*s' prepares the unknown format '%.*s'", KT_STR_ARG(op->name),
-            KT_STR_ARG(op->prepare_format));
-        kt_diag_near(diag, op->prepare_format, known, registry->formats.n, true);
+        kt_diag_error(diag, KT_RULE_NAME, name.at, "op '%.*s' prepares the unknown format '%.*s'",
+            KT_STR_ARG(op->name), KT_STR_ARG(name.text));
+        kt_diag_near(diag, name.text, known, registry->formats.n, true);
         return false;
     }
     bool good = true;
@@ -120,11 +120,15 @@ static bool check_prepare(const kt_registry *registry, const kt_op *op, kt_diag 
     return check_params(format, op, diag) && good;
 }
 
-static bool check_twins(const kt_registry *registry, const kt_op *op, kt_diag *diag) {
-    const kt_op *first = kt_registry_prepare(registry, op->prepare_format, op->prepare_layout);
-    if (first == op) return true;
-    kt_diag_error(diag, KT_RULE_NAME, op->at, "format '%.*s' is prepared to layout '%.*s' twice",
-        KT_STR_ARG(op->prepare_format), KT_STR_ARG(op->prepare_layout));
+static bool check_twins(const kt_registry *registry, const kt_op *op, kt_ref name, kt_diag *diag) {
+    const kt_op *first = kt_registry_prepare(registry, name.text, op->prepare_layout);
+    int times = 0;
+    for (int i = 0; i < op->n_prepare_formats; i++)
+        times += kt_str_eq(op->prepare_formats[i].text, name.text);
+    if (first == op && times == 1) return true;
+    kt_diag_error(diag, KT_RULE_NAME, first == op ? name.at : op->at,
+        "format '%.*s' is prepared to layout '%.*s' twice", KT_STR_ARG(name.text),
+        KT_STR_ARG(op->prepare_layout));
     kt_diag_note_at(diag, first->at, "op '%.*s' does it first", KT_STR_ARG(first->name));
     return false;
 }
@@ -133,8 +137,11 @@ bool kt_registry_check(const kt_registry *registry, kt_diag *diag) {
     bool good = true;
     const kt_format *plain = NULL;
     for (size_t i = 0; i < registry->prepares.n; i++) {
-        good = check_prepare(registry, registry->prepares.at[i], diag) && good;
-        good = check_twins(registry, registry->prepares.at[i], diag) && good;
+        const kt_op *op = registry->prepares.at[i];
+        for (int f = 0; f < op->n_prepare_formats; f++) {
+            good = check_prepare(registry, op, op->prepare_formats[f], diag) && good;
+            good = check_twins(registry, op, op->prepare_formats[f], diag) && good;
+        }
     }
     for (size_t i = 0; i < registry->formats.n; i++) {
         const kt_format *format = registry->formats.at[i];

@@ -399,6 +399,18 @@ static void fill_nothing(kt_check_data *data, int port) {
     (void)data, (void)port;
 }
 
+// Any bytes, but no f16 number of a block is beyond 2: those lie in bytes 0 to 3 or the last two.
+static void fill_ggml(kt_check_data *data, int port) {
+    kt_check_tensor *t = &data->ports[port];
+    int64_t bytes = t->rank > 0 ? t->shape[t->rank - 1] : 0;
+    for (int64_t i = 0; bytes > 3 && i + bytes <= t->n; i += bytes) {
+        uint8_t *block = (uint8_t *)t->at + i;
+        block[1] &= 0xbf; // the highest bit of the exponent
+        block[3] &= 0xbf;
+        block[bytes - 1] &= 0xbf;
+    }
+}
+
 static void fill_queries(kt_check_data *data, int port) {
     kt_check_tensor *t = &data->ports[port];
     bool row = kt_str_is(member(data->of->op->ports[port].name), "row");
@@ -457,6 +469,7 @@ static const generator generators[] = {
     {"sampler", NULL, fill_sampler},           // state of rows: running, stopped, full
     {"logits", NULL, fill_logits},             // ties, NaN, infinities
     {"bytes", NULL, fill_nothing},             // any bytes
+    {"ggml", NULL, fill_ggml},                 // blocks of GGML's types, [.., bytes of a block]
     {"rows", dims_rows, fill_permutation},     // places of n rows in a layout
     {"queries", dims_queries, fill_queries},   // the same queries for each view
     {"views", dims_patches, fill_patches},     // pictures and the views cut out of them

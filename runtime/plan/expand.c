@@ -193,7 +193,7 @@ bool kt_plan_op_step(
     kt_planner *p, const kt_step *step, kt_scope *scope, const kt_outer *outer, kt_str address) {
     const kt_op *op = kt_registry_op(p->registry, step->op, p->diag);
     if (!op) return false;
-    if (op->prepare_format.n && !p->probe)
+    if (op->n_prepare_formats > 0 && !p->probe)
         return kt_diag_error(p->diag, KT_RULE_STEP, step->op.at,
             "op '%.*s' prepares weights and cannot be a step", KT_STR_ARG(op->name));
     kt_bound b = {.op = op, .step = step, .address = address};
