@@ -45,6 +45,7 @@ SOURCES := $(wildcard runtime/*.c runtime/*/*.c loader/*.c ptx/*.c) \
     $(filter-out $(COMMANDS) tools/embed.c,$(wildcard tools/*.c))
 OPS := $(foreach f,$(wildcard ops/*/*.c),$(if $(filter $(notdir $(f:/$(notdir $(f))=)).c,$(notdir $(f))),$f))
 HEADERS := $(wildcard ptx/device/*.cuh)
+FABRICATE := $(wildcard tools/fabricate/*.c)
 TESTS := $(wildcard tests/test_*.c)
 GPU_TESTS := $(wildcard tests/gpu_*.c)
 FUZZ_TESTS := $(wildcard tests/fuzz_*.c)
@@ -72,6 +73,11 @@ $B/kotaro-run: $B/kotaro
 $B/kotaro: $(COMMAND_OBJECTS) $B/libkotaro.a
 	@echo "  link $@"
 	$Q$(CC) $(SANITIZE) -Wl,-z,relro,-z,now -o $@ $^ $(LIBS) $(SYSTEM)
+
+# Checkpoints of the real model's size and form, for tests and measurements; not shipped.
+$B/fabricate: $(FABRICATE:%.c=$B/%.o) $B/libkotaro.a
+	@echo "  link $@"
+	$Q$(CC) $(SANITIZE) -o $@ $^ $(LIBS) $(SYSTEM)
 
 $B/libkotaro.a: $(OBJECTS)
 	@rm -f $@ && ar rcs $@ $^
@@ -158,5 +164,5 @@ dist: all nvrtc
 clean:
 	rm -rf build build-san build-fuzz dist
 
--include $(OBJECTS:.o=.d) $(COMMAND_OBJECTS:.o=.d) $(SHARED_OBJECTS:.o=.d) \
+-include $(OBJECTS:.o=.d) $(FABRICATE:%.c=$B/%.d) $(COMMAND_OBJECTS:.o=.d) $(SHARED_OBJECTS:.o=.d) \
     $(TESTS:%.c=$B/%.d) $(GPU_TESTS:%.c=$B/%.d) $(FUZZ_TESTS:%.c=$B/%.d)

@@ -39,7 +39,15 @@ int64_t kt_os_size(const kt_os_file *file);
 // read.
 kt_status kt_os_read_at(
     kt_os_file *file, int64_t offset, void *out, size_t size, kt_err *err) KT_MUST_CHECK;
-FILE *kt_os_fopen(const char *path, const char *mode); // UTF-8 path; NULL on failure
+// A new file of `size` bytes for positioned writes, in place of what was there; what is never
+// written is a hole that reads as zeros and takes no room where the file system has holes. Several
+// threads may write. Errors: EFILE.
+typedef struct kt_os_sink kt_os_sink;
+kt_status kt_os_create(const char *path, int64_t size, kt_os_sink **out, kt_err *err) KT_MUST_CHECK;
+kt_status kt_os_write_at(
+    kt_os_sink *sink, int64_t offset, const void *bytes, size_t size, kt_err *err) KT_MUST_CHECK;
+kt_status kt_os_sink_close(kt_os_sink *sink, kt_err *err); // NULL is fine
+FILE *kt_os_fopen(const char *path, const char *mode);     // UTF-8 path; NULL on failure
 bool kt_os_mkdirs(const char *path); // also parents; mode 0700 where it makes them
 // A folder that only this user can write: not a link, owned by us, no group/other write. Made if
 // missing.

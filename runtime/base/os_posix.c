@@ -91,6 +91,52 @@ kt_status kt_os_read_at(kt_os_file *file, int64_t offset, void *out, size_t size
     return KT_OK;
 }
 
+struct kt_os_sink {
+    int fd;
+    char path[]; // for messages
+};
+
+kt_status kt_os_create(const char *path, int64_t size, kt_os_sink **out, kt_err *err) {
+    *out = NULL;
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0 || ftruncate(fd, (off_t)size) != 0) {
+        int why = errno;
+        if (fd >= 0) close(fd);
+        return KT_FAIL(err, KT_EFILE, "cannot create '%s': %s", path, strerror(why));
+    }
+    size_t n = strlen(path) + 1;
+    kt_os_sink *sink = malloc(sizeof *sink + n);
+    if (sink == NULL) kt_out_of_memory(sizeof *sink + n);
+    sink->fd = fd;
+    memcpy(sink->path, path, n);
+    *out = sink;
+    return KT_OK;
+}
+
+kt_status kt_os_write_at(
+    kt_os_sink *sink, int64_t offset, const void *bytes, size_t size, kt_err *err) {
+    const char *from = bytes;
+    for (size_t done = 0; done < size;) {
+        ssize_t n = pwrite(sink->fd, from + done, size - done, (off_t)(offset + (int64_t)done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            return KT_FAIL(err, KT_EFILE, "cannot write '%s': %s", sink->path, strerror(errno));
+        }
+        done += (size_t)n;
+    }
+    return KT_OK;
+}
+
+kt_status kt_os_sink_close(kt_os_sink *sink, kt_err *err) {
+    if (sink == NULL) return KT_OK;
+    kt_status status = KT_OK;
+    if (close(sink->fd) != 0) {
+        status = KT_FAIL(err, KT_EFILE, "cannot write '%s': %s", sink->path, strerror(errno));
+    }
+    free(sink);
+    return status;
+}
+
 FILE *kt_os_fopen(const char *path, const char *mode) {
     return fopen(path, mode);
 }

@@ -5,6 +5,7 @@
 
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
+#include <winioctl.h>
 
 #include <bcrypt.h>
 #include <fcntl.h>
@@ -190,6 +191,63 @@ kt_status kt_os_read_at(kt_os_file *file, int64_t offset, void *out, size_t size
         done += n;
     }
     return KT_OK;
+}
+
+struct kt_os_sink {
+    HANDLE handle;
+    char path[]; // for messages
+};
+
+kt_status kt_os_create(const char *path, int64_t size, kt_os_sink **out, kt_err *err) {
+    *out = NULL;
+    wchar_t *name = wide_path(path);
+    HANDLE handle = name == NULL ? INVALID_HANDLE_VALUE
+                                 : CreateFileW(name, GENERIC_WRITE, FILE_SHARE_READ, NULL,
+                                       CREATE_ALWAYS, FILE_ATTRIBUTE_NORMAL, NULL);
+    DWORD code = name == NULL ? ERROR_NO_UNICODE_TRANSLATION : GetLastError();
+    free(name);
+    if (handle == INVALID_HANDLE_VALUE) return fail(err, "create", path, code);
+    DWORD n_out = 0; // where the file system refuses, holes take room: no error
+    DeviceIoControl(handle, FSCTL_SET_SPARSE, NULL, 0, NULL, 0, &n_out, NULL);
+    LARGE_INTEGER end = {.QuadPart = size};
+    if (!SetFilePointerEx(handle, end, NULL, FILE_BEGIN) || !SetEndOfFile(handle)) {
+        code = GetLastError();
+        CloseHandle(handle);
+        return fail(err, "create", path, code);
+    }
+    size_t n = strlen(path) + 1;
+    kt_os_sink *sink = new_zeroed(sizeof *sink + n);
+    sink->handle = handle;
+    memcpy(sink->path, path, n);
+    *out = sink;
+    return KT_OK;
+}
+
+kt_status kt_os_write_at(
+    kt_os_sink *sink, int64_t offset, const void *bytes, size_t size, kt_err *err) {
+    const char *from = bytes;
+    for (size_t done = 0; done < size;) {
+        uint64_t to = (uint64_t)offset + done;
+        OVERLAPPED place = {0}; // as in kt_os_read_at
+        place.Offset = (DWORD)(to & 0xffffffffU);
+        place.OffsetHigh = (DWORD)(to >> 32);
+        size_t rest = size - done;
+        DWORD n = 0;
+        if (!WriteFile(sink->handle, from + done, rest > MAX_TRANSFER ? MAX_TRANSFER : (DWORD)rest,
+                &n, &place)) {
+            return fail(err, "write", sink->path, GetLastError());
+        }
+        done += n;
+    }
+    return KT_OK;
+}
+
+kt_status kt_os_sink_close(kt_os_sink *sink, kt_err *err) {
+    if (sink == NULL) return KT_OK;
+    kt_status status = KT_OK;
+    if (!CloseHandle(sink->handle)) status = fail(err, "write", sink->path, GetLastError());
+    free(sink);
+    return status;
 }
 
 // Always binary: line ends are ours.
