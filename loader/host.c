@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-static const char host_text[] =
+// In pieces: C promises no longer literals than 4,095 bytes.
+static const char picture_steps[] =
     "read_image:\n"
     "  doc: Decodes a picture, turns it upright, checks its size before anything is allocated.\n"
     "  params:\n"
@@ -49,10 +50,12 @@ static const char host_text[] =
     "    query.row: i32[queried]\n"
     "    query.offset: i32[views + 1]\n"
     "    grid: grid\n"
-    "  decides: [m, px, t, views, patches, queried]\n"
+    "  decides: [m, px, t, views, patches, queried]\n";
+static const char prompt_steps[] =
     "write_prompt:\n"
     "  doc: The model's 'chat', 'picture' and tokenizer turn texts into token ids, one prompt a "
     "row.\n"
+    "  tokenizer: true\n"
     "  params:\n"
     "    language: { type: language, default: en }\n"
     "    mode: { type: choice, of: [branches, joint], default: branches }\n"
@@ -62,7 +65,35 @@ static const char host_text[] =
     "    grid: grid?\n"
     "  out:\n"
     "    prompt: prompt\n"
-    "    stop: i32[k]\n"
+    "    stop: i32[k]?\n"
+    "  decides: [r, k]\n"
+    "write_text:\n"
+    "  doc: Each item's text as it is to token ids, without the model's 'chat'; one prompt a row.\n"
+    "  tokenizer: true\n"
+    "  params:\n"
+    "    before: { type: string, default: \"\", doc: markup before every text (the name of a token "
+    "that begins texts) }\n"
+    "    language: { type: language, default: en }\n"
+    "    mode: { type: choice, of: [branches], default: branches }\n"
+    "  in:\n"
+    "    items: items\n"
+    "    shared: text?\n"
+    "  out:\n"
+    "    prompt: prompt\n"
+    "    stop: i32[k]?\n"
+    "  decides: [r, k]\n"
+    "write_ids:\n"
+    "  doc: Each item's list of token ids (1 34 567); one prompt a row.\n"
+    "  params:\n"
+    "    vocab: { type: int, min: 1, doc: ids are below it }\n"
+    "    language: { type: language, default: en }\n"
+    "    mode: { type: choice, of: [branches], default: branches }\n"
+    "  in:\n"
+    "    items: items\n"
+    "    shared: text?\n"
+    "  out:\n"
+    "    prompt: prompt\n"
+    "    stop: i32[k]?\n"
     "  decides: [r, k]\n"
     "plan_rows:\n"
     "  doc: Longest common prefix in whole pages, pages of every row, chunks of segments, start "
@@ -86,8 +117,24 @@ static const char host_text[] =
     "    chunk.ids: each i32[n]\n"
     "    chunk.segments: each i32[g, 4]\n"
     "  decides: [n, g]\n"
+    "plan_score:\n"
+    "  doc: Pages of every row, chunks of segments of all tokens, and the token after each; rows "
+    "share nothing.\n"
+    "  in:\n"
+    "    prompt: prompt\n"
+    "  inout:\n"
+    "    table: i32[r, width]\n"
+    "    score.logp: f32[r, room]\n"
+    "    score.best: i32[r, room]\n"
+    "  out:\n"
+    "    chunk.ids: each i32[n]\n"
+    "    chunk.next: each i32[n]\n"
+    "    chunk.segments: each i32[g, 4]\n"
+    "  decides: [n, g]\n";
+static const char answer_steps[] =
     "read_answers:\n"
     "  doc: Token ids to text as they come, never half a character.\n"
+    "  tokenizer: true\n"
     "  params:\n"
     "    language: { type: language, default: en }\n"
     "    mode: { type: choice, of: [branches, joint], default: branches }\n"
@@ -96,10 +143,30 @@ static const char host_text[] =
     "    made: i32[r]\n"
     "    items: items\n"
     "  out:\n"
+    "    answers: answers\n"
+    "read_ids:\n"
+    "  doc: The token ids of each row as numbers, without the one that ended it.\n"
+    "  in:\n"
+    "    tokens: i32[r, most]\n"
+    "    made: i32[r]\n"
+    "    items: items\n"
+    "  out:\n"
+    "    answers: answers\n"
+    "read_score:\n"
+    "  doc: What score_tokens found of each text - its mean log-probability and perplexity, or the "
+    "numbers of each token.\n"
+    "  params:\n"
+    "    show: { type: choice, of: [summary, logp, best], default: summary }\n"
+    "  in:\n"
+    "    prompt: prompt\n"
+    "    items: items\n"
+    "    logp: f32[r, room]\n"
+    "    best: i32[r, room]\n"
+    "  out:\n"
     "    answers: answers\n";
 
-const char *kt_host_text(void) {
-    return host_text;
+const char *kt_host_text(kt_arena *arena) {
+    return kt_arena_printf(arena, "%s%s%s", picture_steps, prompt_steps, answer_steps);
 }
 
 static const kt_host_port *read_ports(
@@ -124,6 +191,7 @@ static bool read_step(kt_arena *arena, const kt_pair *pair, kt_diag *diag, kt_ho
     bool ok = true;
     out->name = pair->key;
     out->doc = part(map, "doc")->text;
+    if (part(map, "tokenizer")) ok = kt_schema_bool(part(map, "tokenizer"), diag, &out->tokenizer);
     out->in = read_ports(arena, part(map, "in"), diag, &out->n_in, &ok);
     out->inout = read_ports(arena, part(map, "inout"), diag, &out->n_inout, &ok);
     out->out = read_ports(arena, part(map, "out"), diag, &out->n_out, &ok);
@@ -144,7 +212,8 @@ static bool read_step(kt_arena *arena, const kt_pair *pair, kt_diag *diag, kt_ho
 const kt_host_step *kt_host_table(kt_arena *arena, int *n) {
     kt_diag diag;
     kt_diag_init(&diag, arena);
-    const kt_node *root = kt_yaml_parse(arena, kt_str_from(host_text), "(host steps)", &diag);
+    const kt_node *root =
+        kt_yaml_parse(arena, kt_str_from(kt_host_text(arena)), "(host steps)", &diag);
     KT_ASSERT(root && root->kind == KT_NODE_MAP);
     kt_host_step *steps = KT_NEW_ARRAY(arena, kt_host_step, root->n);
     bool ok = true;

@@ -13,6 +13,7 @@ typedef struct kt_host_port {
 
 typedef struct kt_host_step {
     kt_str name, doc;
+    bool tokenizer; // needs the model's tokenizer
     const kt_param *params;
     int n_params;
     const kt_host_port *in;
@@ -27,6 +28,6 @@ typedef struct kt_host_step {
 
 // The table, parsed once into the arena from the text in host.c (a bug in it is an assertion).
 const kt_host_step *kt_host_table(kt_arena *arena, int *n);
-const char *kt_host_text(void); // the table as YAML
+const char *kt_host_text(kt_arena *arena); // the table as YAML
 
 #endif

@@ -28,7 +28,7 @@ static int64_t common_tokens(const kt_prompt *a, const kt_prompt *b) {
 
 // In whole pages, with a token of every row outside; 0 for one row, which has nobody to share with.
 static int64_t find_prefix(const planner *in) {
-    if (in->n < 2) return 0;
+    if (in->n < 2 || in->limits->whole) return 0;
     int64_t prefix = in->prompts[0].n - 1;
     for (int r = 1; r < in->n; r++) {
         int64_t same = common_tokens(&in->prompts[0], &in->prompts[r]);
@@ -43,7 +43,7 @@ static int64_t find_prefix(const planner *in) {
 
 static kt_status check_row(const planner *in, int row) {
     int64_t prompt = in->prompts[row].n, fresh = in->max_new[row];
-    KT_ASSERT(prompt >= 1 && fresh >= 1);
+    KT_ASSERT(prompt >= 1 && fresh >= (in->limits->whole ? 0 : 1));
     if (prompt + fresh > in->limits->context) {
         return KT_FAIL(in->err, KT_EPROMPT,
             "prompt %d of %d has %" PRId64 " tokens and may make %" PRId64
@@ -116,10 +116,11 @@ static void fill_chunks(planner *in) {
     chunk_list list = {0};
     for (int r = 0; r < in->n; r++) {
         const kt_prompt *prompt = &in->prompts[r];
-        for (int64_t at = r == 0 ? 0 : in->out->prefix; at < prompt->n - 1;) {
+        int64_t end = in->limits->whole ? prompt->n : prompt->n - 1;
+        for (int64_t at = r == 0 ? 0 : in->out->prefix; at < end;) {
             kt_chunk *chunk = chunk_with_room(in, &list);
             int64_t room = in->limits->chunk_tokens - chunk->n;
-            int64_t length = prompt->n - 1 - at < room ? prompt->n - 1 - at : room;
+            int64_t length = end - at < room ? end - at : room;
             const int32_t segment[4] = {
                 (int32_t)r, (int32_t)at, (int32_t)length, (int32_t)chunk->n};
             memcpy(chunk->segments + 4 * chunk->g, segment, sizeof segment);

@@ -17,9 +17,10 @@ typedef struct kt_rows_limits {
     int64_t pages;   // of the pool
     int64_t context; // highest number of tokens of one row that the model can take
     int rows; // of the batch, at least the number of prompts; the rest are stopped from the start
-    int64_t width;             // of the page table
-    int64_t chunk_tokens;      // of one prefill chunk at most
-    int64_t chunk_segments;    // of one prefill chunk at most
+    int64_t width;          // of the page table
+    int64_t chunk_tokens;   // of one prefill chunk at most
+    int64_t chunk_segments; // of one prefill chunk at most
+    bool whole; // nothing is decoded: chunks hold all of each prompt, and no prefix is shared
     const int32_t *page_order; // [pages] which page is handed out when, or NULL: 0, 1, 2, ...
 } kt_rows_limits;
 
@@ -35,7 +36,7 @@ typedef struct kt_rows {
     int64_t prefix;   // tokens shared by all rows, a multiple of page_tokens
     int64_t pages;    // in use
     int32_t *table;   // [rows, width]; 0 where a row has no page
-    kt_chunk *chunks; // all of each prompt but its last token
+    kt_chunk *chunks; // all of each prompt but its last token (`whole`: with it)
     int64_t n_chunks;
     int32_t *next;     // [rows] the token to feed first: the prompt's last
     int32_t *segments; // [rows, 4] row, position of that token, 1 (0: stopped), row
@@ -43,8 +44,9 @@ typedef struct kt_rows {
     int32_t *made;     // [rows] 0
 } kt_rows;
 
-// max_new: [n], new tokens of each prompt, at least 1. Errors: EPROMPT with the numbers and a
-// remedy when a row is longer than the context or the table, or the pages do not suffice.
+// max_new: [n], new tokens of each prompt, at least 1 (`whole`: 0). Errors: EPROMPT with the
+// numbers and a remedy when a row is longer than the context or the table, or the pages do not
+// suffice.
 kt_status kt_rows_plan(kt_arena *arena, const kt_prompt *prompts, const int32_t *max_new, int n,
     const kt_rows_limits *limits, kt_rows *out, kt_err *err) KT_MUST_CHECK;
 

@@ -203,7 +203,9 @@ int kt_cmd_ops(int argc, char **argv) {
     kt_err err;
     const char *what = args.n_positional > 0 ? args.positional[0] : "";
     if (strcmp(what, "list") == 0 && list_host) {
-        fputs(kt_host_text(), stdout);
+        kt_arena arena = {0};
+        fputs(kt_host_text(&arena), stdout);
+        kt_arena_deinit(&arena);
         return 0;
     }
     if (strcmp(what, "list") == 0 && args.n_positional == 1)

@@ -220,6 +220,9 @@ KT_DEVICE float kt_exp(float v) {
 KT_DEVICE float kt_exp2(float v) {
     return exp2f(v);
 }
+KT_DEVICE float kt_log(float v) {
+    return logf(v);
+}
 KT_DEVICE float kt_pow(float a, float b) {
     return powf(a, b);
 }

@@ -1,22 +1,37 @@
 // Host steps that write prompts, lay them out as rows, and read answers.
+#include "runtime/exec/host_text.h"
 #include "loader/detokenizer.h"
 #include "loader/rows.h"
 #include "runtime/base/log.h"
-#include "runtime/exec/request.h"
 
 #include <inttypes.h>
 #include <string.h>
-
-enum { PAGE_TOKENS = 16 };
 
 static bool is_joint(const kt_host *host) {
     return kt_str_is(kt_host_word(host, "mode"), "joint");
 }
 
+kt_status kt_host_give_prompts(kt_host *host, kt_prompts *prompts, kt_err *err) {
+    kt_request *r = host->request;
+    int stop = kt_host_out(host, "stop");
+    r->objects[kt_host_out(host, "prompt")] = prompts;
+    KT_TRY(kt_host_decide(host, "r", prompts->n, KT_EPROMPT, err));
+    if (stop < 0) return KT_OK;
+    KT_TRY(kt_host_decide(host, "k", prompts->n_stop, KT_EMODEL, err));
+    int64_t room = kt_host_size(host, stop, 0);
+    if (prompts->n_stop > room)
+        return KT_FAIL(err, KT_EMODEL, "the model has %d stop tokens, the pipeline takes %" PRId64,
+            prompts->n_stop, room);
+    int32_t *ids = KT_NEW_ARRAY(&r->arena, int32_t, room);
+    for (int64_t i = 0; i < room; i++) ids[i] = i < prompts->n_stop ? prompts->stop[i] : -1;
+    kt_host_give(host, stop, ids, room * (int64_t)sizeof *ids);
+    return KT_OK;
+}
+
 kt_status kt_host_write_prompt(kt_host *host, kt_err *err) {
     kt_request *r = host->request;
     const kt_context *c = r->context;
-    int grid = kt_host_in(host, "grid"), stop = kt_host_out(host, "stop");
+    int grid = kt_host_in(host, "grid");
     kt_str *asks = KT_NEW_ARRAY(&r->arena, kt_str, c->n_items + 1);
     for (int i = 0; i < c->n_items; i++) asks[i] = c->items[i].ask;
     kt_chat_request request = {.shared = c->shared,
@@ -26,18 +41,7 @@ kt_status kt_host_write_prompt(kt_host *host, kt_err *err) {
         .grid = grid >= 0 ? r->objects[grid] : NULL};
     kt_prompts *prompts = KT_NEW(&r->arena, kt_prompts);
     KT_TRY(kt_chat_write(&r->arena, c->tokenizer, &c->chat, &c->markup, &request, prompts, err));
-    KT_TRY(kt_host_decide(host, "r", prompts->n, KT_EPROMPT, err));
-    KT_TRY(kt_host_decide(host, "k", prompts->n_stop, KT_EMODEL, err));
-    int64_t room = kt_host_size(host, stop, 0);
-    if (prompts->n_stop > room)
-        return KT_FAIL(err, KT_EMODEL,
-            "the model's 'chat' has %d stop tokens, the pipeline takes %" PRId64, prompts->n_stop,
-            room);
-    int32_t *ids = KT_NEW_ARRAY(&r->arena, int32_t, room);
-    for (int64_t i = 0; i < room; i++) ids[i] = i < prompts->n_stop ? prompts->stop[i] : -1;
-    kt_host_give(host, stop, ids, room * (int64_t)sizeof *ids);
-    r->objects[kt_host_out(host, "prompt")] = prompts;
-    return KT_OK;
+    return kt_host_give_prompts(host, prompts, err);
 }
 
 // New tokens of each row: what its item asks for, else the pipeline's.
@@ -87,7 +91,7 @@ static void give_rows(kt_host *host, const kt_rows *rows) {
     give_state(host, "gen.rng", rng, n * 4 * word);
 }
 
-static kt_status give_chunks(kt_host *host, const kt_rows *rows, kt_err *err) {
+kt_status kt_host_give_chunks(kt_host *host, const kt_rows *rows, kt_err *err) {
     kt_request *r = host->request;
     int ids = kt_host_out(host, "chunk.ids"), segments = kt_host_out(host, "chunk.segments");
     size_t n = (size_t)rows->n_chunks;
@@ -110,27 +114,33 @@ static kt_status give_chunks(kt_host *host, const kt_rows *rows, kt_err *err) {
     return KT_OK;
 }
 
-kt_status kt_host_plan_rows(kt_host *host, kt_err *err) {
-    kt_request *r = host->request;
-    const kt_prompts *prompts = r->objects[kt_host_in(host, "prompt")];
+kt_status kt_host_plan_prompts(
+    kt_host *host, const kt_prompts *prompts, const int32_t *max_new, kt_rows *out, kt_err *err) {
     int table = kt_host_inout(host, "table");
-    kt_rows_limits limits = {.page_tokens = PAGE_TOKENS,
+    kt_arena *arena = &host->request->arena;
+    kt_rows_limits limits = {.page_tokens = KT_PAGE_TOKENS,
         .pages = kt_host_size(host, table, 1),
-        .context = kt_host_size(host, table, 1) * PAGE_TOKENS,
+        .context = kt_host_size(host, table, 1) * KT_PAGE_TOKENS,
         .rows = (int)kt_host_size(host, table, 0),
         .width = kt_host_size(host, table, 1),
         .chunk_tokens = kt_host_max(host, "n"),
-        .chunk_segments = kt_host_max(host, "g")};
-    kt_rows rows;
-    kt_status status = kt_rows_plan(
-        &r->arena, prompts->at, row_limits(host, prompts->n), prompts->n, &limits, &rows, err);
-    if (status != KT_OK) {
+        .chunk_segments = kt_host_max(host, "g"),
+        .whole = !max_new};
+    if (!max_new) max_new = KT_NEW_ARRAY(arena, int32_t, prompts->n);
+    kt_status status = kt_rows_plan(arena, prompts->at, max_new, prompts->n, &limits, out, err);
+    if (status != KT_OK)
         kt_err_note(err, "the limit is the pipeline's 'context', at most what the model takes");
-        return status;
-    }
+    return status;
+}
+
+kt_status kt_host_plan_rows(kt_host *host, kt_err *err) {
+    kt_request *r = host->request;
+    const kt_prompts *prompts = r->objects[kt_host_in(host, "prompt")];
+    kt_rows rows;
+    KT_TRY(kt_host_plan_prompts(host, prompts, row_limits(host, prompts->n), &rows, err));
     count_tokens(r, prompts, rows.prefix);
     give_rows(host, &rows);
-    return give_chunks(host, &rows, err);
+    return kt_host_give_chunks(host, &rows, err);
 }
 
 // ---- answers
@@ -167,9 +177,8 @@ static void split_joint(kt_request *r, kt_answer whole, kt_answers *out) {
     }
 }
 
-// Tokens i32[rows, most] and counts i32[rows] as the sampling op left them; an op from elsewhere
-// may have left anything.
-static kt_status get_tokens(kt_host *host, int32_t **ids, int32_t **counts, kt_err *err) {
+// An op from elsewhere may have left anything.
+kt_status kt_host_get_tokens(kt_host *host, int32_t **ids, int32_t **counts, kt_err *err) {
     kt_request *r = host->request;
     kt_backend *b = r->context->backend;
     int tokens = kt_host_in(host, "tokens"), made = kt_host_in(host, "made");
@@ -188,13 +197,22 @@ static kt_status get_tokens(kt_host *host, int32_t **ids, int32_t **counts, kt_e
     return KT_OK;
 }
 
+void kt_host_give_answers(kt_host *host, kt_answers *answers) {
+    const kt_context *c = host->request->context;
+    for (int i = 0; i < c->n_items; i++) {
+        answers->at[i].name = c->items[i].name;
+        answers->at[i].title = c->items[i].title;
+    }
+    host->request->objects[kt_host_out(host, "answers")] = answers;
+}
+
 kt_status kt_host_read_answers(kt_host *host, kt_err *err) {
     kt_request *r = host->request;
     const kt_context *c = r->context;
     int64_t rows = kt_host_size(host, kt_host_in(host, "made"), 0);
     int64_t most = kt_host_size(host, kt_host_in(host, "tokens"), 1);
     int32_t *ids, *counts;
-    KT_TRY(get_tokens(host, &ids, &counts, err));
+    KT_TRY(kt_host_get_tokens(host, &ids, &counts, err));
     const kt_prompts *prompts = kt_request_prompts(r);
     kt_answers *out = KT_NEW(&r->arena, kt_answers);
     out->n = c->n_items;
@@ -205,10 +223,6 @@ kt_status kt_host_read_answers(kt_host *host, kt_err *err) {
     else
         for (int i = 0; i < c->n_items; i++)
             out->at[i] = read_row(r, prompts, ids + i * most, counts[i]);
-    for (int i = 0; i < c->n_items; i++) {
-        out->at[i].name = c->items[i].name;
-        out->at[i].title = c->items[i].title;
-    }
-    r->objects[kt_host_out(host, "answers")] = out;
+    kt_host_give_answers(host, out);
     return KT_OK;
 }

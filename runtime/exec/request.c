@@ -13,8 +13,13 @@ static const host_row rows[] = {
     {"fit_image", kt_host_fit_image},
     {"slice_image", kt_host_slice_image},
     {"write_prompt", kt_host_write_prompt},
+    {"write_text", kt_host_write_text},
+    {"write_ids", kt_host_write_ids},
     {"plan_rows", kt_host_plan_rows},
+    {"plan_score", kt_host_plan_score},
     {"read_answers", kt_host_read_answers},
+    {"read_ids", kt_host_read_ids},
+    {"read_score", kt_host_read_score},
 };
 
 static const host_row *find_row(kt_str name) {

@@ -97,8 +97,13 @@ kt_status kt_host_read_image(kt_host *host, kt_err *err);
 kt_status kt_host_fit_image(kt_host *host, kt_err *err);
 kt_status kt_host_slice_image(kt_host *host, kt_err *err);
 kt_status kt_host_write_prompt(kt_host *host, kt_err *err);
+kt_status kt_host_write_text(kt_host *host, kt_err *err);
+kt_status kt_host_write_ids(kt_host *host, kt_err *err);
 kt_status kt_host_plan_rows(kt_host *host, kt_err *err);
+kt_status kt_host_plan_score(kt_host *host, kt_err *err);
 kt_status kt_host_read_answers(kt_host *host, kt_err *err);
+kt_status kt_host_read_ids(kt_host *host, kt_err *err);
+kt_status kt_host_read_score(kt_host *host, kt_err *err);
 
 // What write_prompt made; NULL before it ran, or where no stage runs it.
 const kt_prompts *kt_request_prompts(const kt_request *request);

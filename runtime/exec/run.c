@@ -67,7 +67,8 @@ static void open_stream(stream *s, kt_request *r, const kt_stage *stage) {
     s->prompts = kt_request_prompts(r);
     s->most = kt_axis_value(read->axis[1], r->values);
     bool branches = s->prompts && s->prompts->n == r->context->n_items;
-    s->n_rows = s->events->text && branches ? r->context->n_items : 0;
+    bool texts = s->events->text && r->context->tokenizer; // ids alone are no text
+    s->n_rows = texts && branches ? r->context->n_items : 0;
     s->rows = KT_NEW_ARRAY(&r->arena, stream_row, s->n_rows);
     for (int i = 0; i < s->n_rows; i++)
         kt_detokenizer_init(&s->rows[i].detokenizer, r->context->tokenizer, false);

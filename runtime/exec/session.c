@@ -131,6 +131,19 @@ static kt_status check_vocabulary(const kt_session *s, kt_err *err) {
         s->model.tokenizer_path, ids - 1, rows.i);
 }
 
+// A pipeline of token ids works with a folder that has none.
+static bool needs_tokenizer(const kt_session *s) {
+    int n;
+    const kt_host_step *table = kt_host_table(s->pipeline->arena, &n);
+    for (int i = 0; i < s->pipeline->n_stages; i++)
+        for (int k = 0; k < s->pipeline->stages[i].n_steps; k++)
+            for (int h = 0; h < n; h++)
+                if (table[h].tokenizer &&
+                    kt_str_eq(table[h].name, s->pipeline->stages[i].steps[k].host.text))
+                    return true;
+    return false;
+}
+
 kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_arena *arena = &s->model_arena;
     const char *folder = s->options.model ? kt_home_find(arena, s->options.model)
@@ -145,17 +158,18 @@ kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
         return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
     copy_templates(s);
     KT_TRY(bind_texts(s, diag, err));
+    if (!needs_tokenizer(s)) return KT_OK;
     KT_TRY(kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err));
     return check_vocabulary(s, err);
 }
 
-// The most rows that the pipeline's write_prompt may make; 0: it has none.
+// The most rows that the step which writes prompts may make; 0: there is none.
 static int64_t most_rows(const kt_plan *plan) {
     for (int i = 0; i < plan->n_stages; i++) {
         const kt_step_list *list = &plan->stages[i].lists[0];
         for (int k = 0; k < list->n_steps; k++) {
             const kt_host_call *call = list->steps[k].host;
-            if (!call || !kt_str_is(call->step->name, "write_prompt")) continue;
+            if (!call) continue;
             for (int d = 0; d < call->step->n_decides; d++)
                 if (kt_str_is(call->step->decides[d], "r") && call->dims[d] >= 0)
                     return plan->dims[call->dims[d]].max;

@@ -80,12 +80,41 @@ static bool take_dim(kt_planner *p, host_bound *b, const kt_given *given) {
     return true;
 }
 
+static bool has_axis(const kt_type *type, kt_str dim) {
+    for (int i = 0; i < type->rank; i++) {
+        kt_str name;
+        int64_t add;
+        if (kt_expr_is_axis(type->axis[i], &name, &add) && kt_str_eq(name, dim)) return true;
+    }
+    return false;
+}
+
+static bool is_linked(const host_bound *b, kt_str port) {
+    for (int i = 0; i < b->step->n_out; i++)
+        if (kt_str_eq(b->step->out[i].port.text, port)) return true;
+    return false;
+}
+
+// Is the size only that of outputs which this step leaves out?
+static bool of_absent_outputs(const host_bound *b, kt_str dim) {
+    bool absent = false;
+    for (int i = 0; i < b->host->n_out; i++) {
+        const kt_host_port *port = &b->host->out[i];
+        if (!has_axis(&port->type, dim)) continue;
+        if (!port->type.optional || is_linked(b, port->name)) return false;
+        absent = true;
+    }
+    return absent;
+}
+
 static bool take_dims(kt_planner *p, host_bound *b) {
     bool ok = true;
+    for (int i = 0; i < b->host->n_decides; i++) b->decides[i] = -1;
     for (int i = 0; i < b->step->n_dims; i++) ok = take_dim(p, b, &b->step->dims[i]) && ok;
     for (int i = 0; ok && i < b->host->n_decides; i++) {
         kt_symbol symbol;
         if (host_find(b, b->host->decides[i], &symbol)) continue;
+        if (of_absent_outputs(b, b->host->decides[i])) continue;
         ok = kt_diag_error(p->diag, KT_RULE_STEP, b->step->host.at,
             "host step '%.*s' decides '%.*s': say under 'dims' which dim of the pipeline that is",
             KT_STR_ARG(b->host->name), KT_STR_ARG(b->host->decides[i]));
@@ -239,7 +268,7 @@ static bool make_outputs(kt_planner *p, host_bound *b, kt_scope *scope) {
             (size_t)host->n_out, true);
     }
     for (int i = 0; ok && i < host->n_out; i++)
-        if (b->out[i] < 0)
+        if (b->out[i] < 0 && !host->out[i].type.optional)
             ok = kt_diag_error(p->diag, KT_RULE_STEP, b->step->host.at,
                 "output '%.*s' of host step '%.*s' gets no name", KT_STR_ARG(host->out[i].name),
                 KT_STR_ARG(host->name));
