@@ -51,10 +51,16 @@ typedef struct kt_options_run {
     bool no_cache;        // neither read nor write the cache of compiled kernels
     bool no_blas;         // CPU: own matrix products also where OpenBLAS is installed
     bool several; // runs of more than one picture are to come: read one while another is computed
-    bool no_picture;   // runs without pictures are to come: refuse a pipeline that wants one before
-                       // loading
-    int green_sms;     // > 0: on so many SMs only (to measure as a smaller card)
-    const char *trace; // file for one line per driver call; NULL: none
+    bool no_picture;  // runs without pictures are to come: refuse a pipeline that wants one before
+                      // loading
+    const char *dump; // folder for what stages and layers make, as .npy files; kernels are launched
+                      // one by one then, and a run takes one picture at most; NULL: none
+    const struct kt_dump_to
+        *dump_to; // who gets it instead (runtime/exec/dump.h); NULL: the folder, if there is one
+    const char *const *dump_only; // addresses of what is wanted, as there; none: see there
+    int n_dump_only;
+    int green_sms;      // > 0: on so many SMs only (to measure as a smaller card)
+    const char *trace;  // file for one line per driver call; NULL: none
     volatile int *stop; // set to 1 by a signal handler or another thread: whatever runs ends
                         // with EINTERRUPTED; may be NULL
 } kt_options_run;

@@ -43,6 +43,19 @@ static const char *take_trace(kt_args *args, const char *value) {
     return NULL;
 }
 
+static const char *take_dump(kt_args *args, const char *value) {
+    if (!*value) return "a folder";
+    args->run.dump = value;
+    return NULL;
+}
+
+static const char *take_dump_only(kt_args *args, const char *value) {
+    if (!*value) return "an address, as `kotaro plan --all` prints them";
+    if (args->run.n_dump_only == 64) return "at most 64 of these";
+    args->dump_only[args->run.n_dump_only++] = value;
+    return NULL;
+}
+
 static const char *take_sms(kt_args *args, const char *value) {
     int64_t n;
     if (!kt_str_to_i64(kt_str_from(value), &n) || n < 1 || n > 1024) return "a number of SMs";
@@ -87,6 +100,9 @@ static const kt_flag flags[] = {
     {"--no-graph", NULL, "launch kernels one by one", take_no_graph},
     {"--check-each", NULL, "wait after every launch and name the one that failed", take_check_each},
     {"--profile", NULL, "time every op; table on stderr", take_profile},
+    {"--dump", "DIR", "write what stages and layers make as .npy files", take_dump},
+    {"--dump-only", "ADDRESS", "only this: vision.photo, prefill[l=3].x1, decode.logits@0, *.x1",
+        take_dump_only},
     {"--memory-limit", "SIZE", "refuse to use more (8G, 512M)", kt_take_memory},
     {"--no-cache", NULL, "neither read nor write the cache of compiled kernels", take_no_cache},
     {"--trace", "FILE", "one line for every driver call", take_trace},
@@ -214,7 +230,12 @@ int kt_cmd_run(int argc, char **argv) {
     if (!kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof flags[0], usage))
         return args.code;
     if (args.n_positional < 1) return kt_usage("no pipeline given: %s", usage);
+    if (args.run.n_dump_only > 0 && !args.run.dump)
+        return kt_usage("option '--dump-only' needs a folder: --dump DIR");
+    if (args.run.dump && args.n_positional > 2)
+        return kt_usage("a dump is of one picture, and %d are given", args.n_positional - 1);
     args.run.pipeline = args.positional[0];
+    args.run.dump_only = args.dump_only;
     args.run.several = args.n_positional > 2;
     args.run.no_picture = args.n_positional == 1;
     kt_err err;

@@ -23,11 +23,12 @@ typedef struct kt_args {
     int n_positional;
     const char *ops[32];
     kt_setting settings[64];
-    bool json;        // run
-    bool all, cpu;    // plan
-    int arch, sms;    // plan
-    const char *rule; // explain
-    int code;         // see kt_args_read
+    const char *dump_only[64]; // run
+    bool json;                 // run
+    bool all, cpu;             // plan
+    int arch, sms;             // plan
+    const char *rule;          // explain
+    int code;                  // see kt_args_read
 } kt_args;
 
 typedef struct kt_flag {

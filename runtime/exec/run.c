@@ -134,26 +134,51 @@ static const kt_step_list *choose_list(const kt_stage *stage, const int64_t *val
     return NULL;
 }
 
+// One pass through a list.
+typedef struct pass {
+    const kt_step_list *list;
+    const int64_t *values; // by plan dim
+    int64_t index;         // of the batch or the loop's step; -1: there is one
+    kt_dump *dump;         // NULL: nobody looks
+} pass;
+
+// Where the steps from `from` on that go in one go end: before a host step, behind one to look at.
+static int find_end(const pass *p, int from) {
+    int end = from;
+    while (end < p->list->n_steps && p->list->steps[end].call) {
+        end++;
+        if (p->dump && kt_dump_wants(p->dump, p->list, end - 1)) break;
+    }
+    return end;
+}
+
+static kt_status run_host(kt_request *r, const kt_host_call *call, bool ahead, kt_err *err) {
+    KT_TRY(kt_host_run(r, call, err));
+    return put_outputs(r, call, ahead, err);
+}
+
 // Host steps one by one; op steps between them in one go.
-static kt_status run_steps(
-    kt_request *r, const kt_step_list *list, const int64_t *values, bool ahead, kt_err *err) {
+static kt_status run_steps(kt_request *r, const pass *p, kt_err *err) {
     kt_backend *b = r->context->backend;
-    for (int i = 0; i < list->n_steps;) {
-        if (list->steps[i].host) {
-            KT_TRY(kt_host_run(r, list->steps[i].host, err));
-            KT_TRY(put_outputs(r, list->steps[i].host, ahead, err));
-            i++;
-            continue;
-        }
-        int end = i;
-        while (end < list->n_steps && list->steps[end].call) end++;
-        KT_TRY(b->table->run(b, list->steps + i, end - i, values, r->slot, err));
+    for (int i = 0; i < p->list->n_steps;) {
+        const kt_host_call *host = p->list->steps[i].host;
+        int end = host ? i + 1 : find_end(p, i);
+        if (host)
+            KT_TRY(run_host(r, host, false, err));
+        else
+            KT_TRY(b->table->run(b, p->list->steps + i, end - i, p->values, r->slot, err));
+        if (p->dump) KT_TRY(kt_dump_step(p->dump, r, p->list, end - 1, p->values, p->index, err));
         i = end;
     }
     return KT_OK;
 }
 
-static kt_status run_batches(kt_request *r, const kt_stage *stage, kt_err *err) {
+static kt_status run_once(kt_session *s, kt_request *r, const kt_stage *stage, kt_err *err) {
+    pass p = {choose_list(stage, r->values), r->values, -1, s->dump};
+    return run_steps(r, &p, err);
+}
+
+static kt_status run_batches(kt_session *s, kt_request *r, const kt_stage *stage, kt_err *err) {
     kt_backend *b = r->context->backend;
     for (int batch = 0; batch < r->n_batches; batch++) {
         const int64_t *values = r->batch_values[batch];
@@ -163,7 +188,36 @@ static kt_status run_batches(kt_request *r, const kt_stage *stage, kt_err *err) 
             KT_TRY(b->table->put(
                 b, stage->each[i], r->slot, of->at[batch].data, of->at[batch].bytes, err));
         }
-        KT_TRY(run_steps(r, choose_list(stage, values), values, false, err));
+        pass p = {choose_list(stage, values), values, batch, s->dump};
+        KT_TRY(run_steps(r, &p, err));
+    }
+    return KT_OK;
+}
+
+static bool all_zero(const int32_t *at, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (at[i] != 0) return false;
+    return true;
+}
+
+// The back end's loop, step by step, for those who look at what a step makes.
+static kt_status run_loop_slowly(kt_session *s, kt_request *r, kt_loop *loop, kt_err *err) {
+    const kt_backend_table *table = s->backend->table;
+    const int tensors[2] = {loop->stage->loop_read, loop->stage->loop_until};
+    int64_t bytes[2];
+    int32_t *at[2];
+    for (int i = 0; i < 2; i++) {
+        bytes[i] = kt_tensor_bytes(&s->plan->tensors[tensors[i]], loop->values);
+        at[i] = kt_arena_alloc(&r->arena, (size_t)bytes[i]);
+    }
+    KT_TRY(table->get(s->backend, tensors[1], r->slot, at[1], bytes[1], err));
+    while (loop->steps < loop->most && !all_zero(at[1], bytes[1] / 4)) {
+        pass p = {loop->list, loop->values, loop->steps, s->dump};
+        KT_TRY(run_steps(r, &p, err));
+        for (int i = 0; i < 2; i++)
+            KT_TRY(table->get(s->backend, tensors[i], r->slot, at[i], bytes[i], err));
+        loop->steps++;
+        if (!loop->step(loop->ctx, at[0], at[1])) break;
     }
     return KT_OK;
 }
@@ -177,7 +231,8 @@ static kt_status run_loop(
         .most = kt_axis_value(stage->loop_most, r->values),
         .step = stream_step,
         .ctx = out};
-    kt_status status = s->backend->table->loop(s->backend, &loop, r->slot, err);
+    kt_status status = s->dump ? run_loop_slowly(s, r, &loop, err)
+                               : s->backend->table->loop(s->backend, &loop, r->slot, err);
     close_stream(out, status == KT_OK && !interrupted(s));
     return status;
 }
@@ -190,9 +245,9 @@ static kt_status run_stage(kt_session *s, kt_request *r, int index, stream *out,
     if (stage->loop)
         KT_TRY(run_loop(s, r, stage, out, err));
     else if (stage->n_each > 0)
-        KT_TRY(run_batches(r, stage, err));
+        KT_TRY(run_batches(s, r, stage, err));
     else
-        KT_TRY(run_steps(r, choose_list(stage, r->values), r->values, false, err));
+        KT_TRY(run_once(s, r, stage, err));
     return table->mark(s->backend, index, false, err);
 }
 
@@ -209,10 +264,11 @@ typedef struct ahead {
 
 static kt_status ahead_stages(ahead *a) {
     const kt_plan *plan = a->session->plan;
-    for (int i = 0; i < plan->n_stages; i++)
-        if (plan->stages[i].ahead)
-            KT_TRY(run_steps(
-                a->request, &plan->stages[i].lists[0], a->request->values, true, &a->err));
+    for (int i = 0; i < plan->n_stages; i++) {
+        const kt_step_list *list = &plan->stages[i].lists[0]; // of host steps alone
+        for (int k = 0; plan->stages[i].ahead && k < list->n_steps; k++)
+            KT_TRY(run_host(a->request, list->steps[k].host, true, &a->err));
+    }
     kt_backend *b = a->session->backend;
     return b->table->end_ahead(b, a->request->slot, &a->err);
 }
@@ -272,10 +328,21 @@ static void give_result(
     events->result(events->ctx, image, &result);
 }
 
+// What the ahead stages made; they ran on another thread.
+static kt_status dump_ahead(kt_session *s, kt_request *r, kt_err *err) {
+    for (int i = 0; s->dump && i < s->plan->n_stages; i++) {
+        const kt_step_list *list = &s->plan->stages[i].lists[0];
+        for (int k = 0; s->plan->stages[i].ahead && k < list->n_steps; k++)
+            KT_TRY(kt_dump_step(s->dump, r, list, k, r->values, -1, err));
+    }
+    return KT_OK;
+}
+
 static kt_status run_one(kt_session *s, ahead *a, const kt_events *events, int image, kt_err *err) {
     double start = kt_os_now_ms();
     stream out = {.session = s, .events = events, .image = image};
     KT_TRY(s->backend->table->await_ahead(s->backend, a->request->slot, err));
+    KT_TRY(dump_ahead(s, a->request, err));
     for (int i = 0; i < s->plan->n_stages; i++)
         if (!s->plan->stages[i].ahead) KT_TRY(run_stage(s, a->request, i, &out, err));
     KT_TRY(s->backend->table->wait(s->backend, err));
@@ -305,7 +372,8 @@ static kt_status finish_one(
         bool say = path && status != KT_EINTERRUPTED && !strstr(err->text, path);
         if (say) kt_err_note(err, "the picture is '%s'", path);
     }
-    if (!is_of_picture(status)) return status;
+    bool dump_failed = s->dump && kt_dump_failed(s->dump);
+    if (!is_of_picture(status) || dump_failed) return status;
     if (events->failed) events->failed(events->ctx, image, path, err);
     return KT_OK;
 }
@@ -318,7 +386,18 @@ static kt_status check_images(const kt_session *s, int n, kt_err *err) {
     if (n > 0 && !takes)
         return KT_FAIL(err, KT_EUSAGE, "pipeline '%.*s' looks at no picture, and %d %s given",
             KT_STR_ARG(s->pipeline->name), n, n == 1 ? "is" : "are");
+    if (n > 1 && s->dump)
+        return KT_FAIL(err, KT_EUSAGE, "a dump is of one picture, and %d are given", n);
     return KT_OK;
+}
+
+static kt_status end_dump(const kt_session *s, kt_status status, kt_err *err) {
+    kt_err late;
+    if (!s->dump) return status;
+    if (status == KT_OK) kt_dump_warn(s->dump);
+    if (!s->dump_folder) return status;
+    kt_status ended = kt_dump_folder_end(s->dump_folder, s->plan, status == KT_OK ? err : &late);
+    return status == KT_OK ? ended : status;
 }
 
 kt_status kt_session_run(
@@ -345,5 +424,5 @@ kt_status kt_session_run(
         ahead_join(&jobs[i]);
         kt_request_close(jobs[i].request);
     }
-    return status;
+    return end_dump(s, status, err);
 }

@@ -293,7 +293,7 @@ static kt_status open_cuda(kt_session *s, kt_err *err) {
     KT_TRY(kt_session_compiler(s, err));
     kt_cuda_options options = {.gpu = s->gpu,
         .compiler = s->compiler,
-        .graph = !s->options.no_graph && !s->options.check_each,
+        .graph = !s->options.no_graph && !s->options.check_each && !s->dump,
         .profile = &s->profile,
         .slots = s->options.several ? KT_SLOTS : 1,
         .stop = s->options.stop};
@@ -345,6 +345,21 @@ kt_status kt_session_start(kt_session *s, kt_err *err) {
     return KT_OK;
 }
 
+// Before anything is loaded: an unknown address and a folder that cannot be used show at once.
+static kt_status open_dump(kt_session *s, kt_err *err) {
+    const kt_options_run *o = &s->options;
+    if (!o->dump && !o->dump_to) return KT_OK;
+    KT_TRY(kt_dump_open(
+        &s->plan_arena, s->plan, o->dump_only, o->n_dump_only, &s->dump_to, &s->dump, err));
+    if (o->dump_to) {
+        s->dump_to = *o->dump_to;
+        return KT_OK;
+    }
+    KT_TRY(kt_dump_folder_open(&s->plan_arena, o->dump, &s->dump_folder, err));
+    s->dump_to = kt_dump_folder_to(s->dump_folder);
+    return KT_OK;
+}
+
 // A model that says in its config.json what it is good for is quoted.
 static void print_notice(const kt_session *s) {
     kt_str notice;
@@ -363,6 +378,7 @@ static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     KT_TRY(kt_session_target(s, &target, err));
     double planning = kt_os_now_ms();
     KT_TRY(kt_session_plan(s, &target, diag, err));
+    KT_TRY(open_dump(s, err));
     s->prepare_ms = kt_os_now_ms() - planning;
     KT_TRY(kt_session_start(s, err));
     s->open_ms = kt_os_now_ms() - start;
@@ -395,6 +411,7 @@ kt_status kt_session_open(
 void kt_session_close(kt_session *s) {
     if (!s) return;
     if (s->backend) s->backend->table->close(s->backend);
+    kt_dump_close(s->dump);
     kt_compiler_close(s->compiler);
     kt_gpu_close(s->gpu);
     if (s->trace) fclose(s->trace);

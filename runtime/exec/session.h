@@ -4,6 +4,7 @@
 #define KT_EXEC_SESSION_H
 
 #include "runtime/exec/cuda.h"
+#include "runtime/exec/dump.h"
 #include "runtime/exec/load.h"
 #include "runtime/exec/request.h"
 #include "runtime/kotaro.h"
@@ -24,6 +25,9 @@ struct kt_session {
     kt_context context;
     kt_profile profile;
     kt_load_stats load;
+    kt_dump *dump; // NULL: nobody looks inside
+    kt_dump_to dump_to;
+    kt_dump_folder *dump_folder; // NULL: none
     FILE *trace;
     char device_name[160];
     double open_ms, load_ms, prepare_ms,
