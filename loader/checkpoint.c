@@ -1,5 +1,6 @@
 #include "loader/checkpoint.h"
 
+#include "loader/gguf.h"
 #include "loader/json.h"
 #include "loader/safetensors.h"
 #include "runtime/base/file.h"
@@ -11,12 +12,24 @@
 // The reader of each kind of file, by the end of its name.
 typedef struct kind_row {
     const char *ending;
-    kt_status (*read)(kt_arena *arena, const kt_checkpoint_file *file, int file_index,
-        kt_stored **stored, int64_t *n, kt_err *err);
+    bool one; // a pattern takes one file
+    kt_status (*read)(kt_arena *arena, kt_checkpoint_file *file, int file_index, kt_stored **stored,
+        int64_t *n, kt_err *err);
 } kind_row;
 
+static kt_status read_safetensors(kt_arena *arena, kt_checkpoint_file *file, int file_index,
+    kt_stored **stored, int64_t *n, kt_err *err) {
+    return kt_safetensors_read(arena, file, file_index, stored, n, err);
+}
+
+static kt_status read_gguf(kt_arena *arena, kt_checkpoint_file *file, int file_index,
+    kt_stored **stored, int64_t *n, kt_err *err) {
+    return kt_gguf_read(arena, file, file_index, &file->gguf, stored, n, err);
+}
+
 static const kind_row kinds[] = {
-    {".safetensors", kt_safetensors_read},
+    {".safetensors", false, read_safetensors},
+    {".gguf", true, read_gguf},
 };
 
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
@@ -36,6 +49,7 @@ typedef struct names {
 typedef struct opener {
     kt_arena *arena;
     kt_checkpoint *out;
+    const kt_checkpoint_wanted *wanted;
     const kt_json *weight_map; // NULL without an index
     const char *index;         // its path
     kt_err *err;
@@ -115,26 +129,19 @@ static kt_str find_index(kt_arena *arena, kt_str pattern, const kt_str *list, in
     return found;
 }
 
-static kt_status choose_files(opener *in, kt_str pattern, names *files) {
-    const char *folder = in->out->folder;
-    int n;
-    kt_str *list = kt_os_list(in->arena, folder, &n);
-    if (n < 0) return KT_FAIL(in->err, KT_EFILE, "'%s' is not a folder that can be read", folder);
-    kt_str index = find_index(in->arena, pattern, list, n);
-    if (index.n > 0) {
-        in->index = kt_path_join(in->arena, folder, kt_str_z(in->arena, index));
-        KT_TRY(files_of_index(in, files));
-    } else {
-        for (int i = 0; i < n; i++) {
-            if (kt_str_match(pattern, list[i])) KT_PUSH(in->arena, files, list[i]);
-        }
-    }
-    if (files->n > 0) return KT_OK;
-    return KT_FAIL(in->err, KT_EFILE, "no file of '%s' matches '%.*s'; there is %s", folder,
-        KT_STR_ARG(pattern), shown(in->arena, list, n));
+// The part of a pattern before " not ", and the one behind it, which may be empty.
+static void split_pattern(kt_str pattern, kt_str *take, kt_str *leave) {
+    ptrdiff_t at = kt_str_find_text(pattern, " not ");
+    *take = kt_str_trim(kt_str_slice(pattern, 0, at < 0 ? pattern.n : (size_t)at));
+    *leave = at < 0 ? (kt_str){"", 0} : kt_str_slice(pattern, (size_t)at + 5, pattern.n);
+    *leave = kt_str_trim(*leave);
 }
 
-// ---- what is in them
+bool kt_checkpoint_match(kt_str pattern, kt_str name) {
+    kt_str take, leave;
+    split_pattern(pattern, &take, &leave);
+    return kt_str_match(take, name) && (leave.n == 0 || !kt_str_match(leave, name));
+}
 
 static const kind_row *kind_of(kt_str name) {
     for (int i = 0; i < N_KINDS; i++) {
@@ -142,6 +149,61 @@ static const kind_row *kind_of(kt_str name) {
     }
     return NULL;
 }
+
+// Of `files` from `first` on, which match the pattern, the one that is meant.
+static kt_status choose_one(opener *in, kt_str pattern, size_t first, names *files) {
+    for (size_t i = first; i < files->n; i++) {
+        if (!kt_str_eq(files->at[i], in->wanted->file)) continue;
+        files->at[first] = files->at[i];
+        files->n = first + 1;
+    }
+    if (files->n <= first + 1) return KT_OK;
+    return KT_FAIL(in->err, KT_EFILE,
+        "several files of '%s' match '%.*s', and one is to be taken: %s; name the file of the "
+        "model, as in --model %s/%.*s, and leave one of each other kind in the folder",
+        in->out->folder, KT_STR_ARG(pattern),
+        shown(in->arena, files->at + first, (int)(files->n - first)), in->out->folder,
+        KT_STR_ARG(files->at[first]));
+}
+
+static kt_status choose_files(opener *in, kt_str pattern, const names *list, names *files) {
+    const char *folder = in->out->folder;
+    kt_str take, leave;
+    split_pattern(pattern, &take, &leave);
+    const kind_row *kind = kind_of(take);
+    kt_str index = find_index(in->arena, take, list->at, (int)list->n);
+    size_t first = files->n;
+    if (index.n > 0) {
+        in->index = kt_path_join(in->arena, folder, kt_str_z(in->arena, index));
+        KT_TRY(files_of_index(in, files));
+    } else {
+        for (size_t i = 0; i < list->n; i++) {
+            if (kt_checkpoint_match(pattern, list->at[i]) && !listed(files, list->at[i]))
+                KT_PUSH(in->arena, files, list->at[i]);
+        }
+    }
+    if (kind != NULL && kind->one) KT_TRY(choose_one(in, pattern, first, files));
+    if (files->n > first) return KT_OK;
+    return KT_FAIL(in->err, KT_EFILE, "no file of '%s' matches '%.*s'; there is %s", folder,
+        KT_STR_ARG(pattern), shown(in->arena, list->at, (int)list->n));
+}
+
+static kt_status choose_all(opener *in, names *files) {
+    const kt_checkpoint_wanted *wanted = in->wanted;
+    int n;
+    kt_str *found = kt_os_list(in->arena, wanted->folder, &n);
+    if (n < 0)
+        return KT_FAIL(in->err, KT_EFILE, "'%s' is not a folder that can be read", in->out->folder);
+    names list = {found, (size_t)n, (size_t)n};
+    for (int i = 0; i < wanted->n_patterns; i++)
+        KT_TRY(choose_files(in, wanted->patterns[i], &list, files));
+    if (wanted->file.n == 0 || listed(files, wanted->file)) return KT_OK;
+    return KT_FAIL(in->err, KT_EFILE,
+        "'%.*s' in '%s' is no file that this pipeline's model file takes; name another one",
+        KT_STR_ARG(wanted->file), in->out->folder);
+}
+
+// ---- what is in them
 
 // The tensors of one file against the index: each must be named there, with this file.
 static kt_status check_named(opener *in, kt_str file, const kt_stored *stored, int64_t n) {
@@ -167,7 +229,8 @@ static kt_status open_one(opener *in, kt_str name, kt_stored **stored, int64_t *
     const kind_row *kind = kind_of(name);
     if (kind == NULL) {
         return KT_FAIL(in->err, KT_EFORMAT,
-            "'%.*s' in '%s' is of no kind that Kotaro reads; it reads .safetensors",
+            "'%.*s' in '%s' is of no kind that Kotaro reads; it reads .safetensors and "
+            ".gguf",
             KT_STR_ARG(name), in->out->folder);
     }
     kt_checkpoint_file *file = &in->out->files[in->out->n_files];
@@ -237,16 +300,22 @@ static kt_status open_all(opener *in, const names *files) {
 
 // ---- public
 
-kt_status kt_checkpoint_open(
-    kt_arena *arena, const char *folder, kt_str pattern, kt_checkpoint *out, kt_err *err) {
+kt_status kt_checkpoint_open_files(
+    kt_arena *arena, const kt_checkpoint_wanted *wanted, kt_checkpoint *out, kt_err *err) {
     *out = (kt_checkpoint){.arena = arena};
-    out->folder = kt_arena_copy(arena, folder, strlen(folder));
-    opener in = {arena, out, NULL, NULL, err};
+    out->folder = kt_arena_copy(arena, wanted->folder, strlen(wanted->folder));
+    opener in = {.arena = arena, .out = out, .wanted = wanted, .err = err};
     names files = {0};
-    kt_status status = choose_files(&in, pattern, &files);
+    kt_status status = choose_all(&in, &files);
     if (status == KT_OK) status = open_all(&in, &files);
     if (status != KT_OK) kt_checkpoint_close(out);
     return status;
+}
+
+kt_status kt_checkpoint_open(
+    kt_arena *arena, const char *folder, kt_str pattern, kt_checkpoint *out, kt_err *err) {
+    kt_checkpoint_wanted wanted = {.folder = folder, .patterns = &pattern, .n_patterns = 1};
+    return kt_checkpoint_open_files(arena, &wanted, out, err);
 }
 
 void kt_checkpoint_close(kt_checkpoint *checkpoint) {

@@ -2,7 +2,8 @@
 //
 // Headers are checked before anything is believed: sizes, offsets, overlaps, counts, names; nothing
 // large is allocated. Tensor data stays in the files until kt_checkpoint_read. Sharded safetensors
-// go through model.safetensors.index.json where there is one. Several threads may read at once.
+// go through model.safetensors.index.json where there is one. Of GGUF files a pattern takes exactly
+// one. Several threads may read at once.
 #ifndef KT_LOADER_CHECKPOINT_H
 #define KT_LOADER_CHECKPOINT_H
 
@@ -25,6 +26,7 @@ typedef struct kt_stored {
 typedef struct kt_checkpoint_file {
     const char *path;
     kt_os_file *file;
+    const struct kt_gguf *gguf; // its metadata; NULL for safetensors
 } kt_checkpoint_file;
 
 typedef struct kt_checkpoint {
@@ -37,9 +39,23 @@ typedef struct kt_checkpoint {
     int64_t bytes; // of all tensors
 } kt_checkpoint;
 
-// Opens the files of `folder` that match `pattern` ("*.safetensors"). Errors: EFILE (no such
-// folder, no such file: the message lists what is there), EFORMAT (damaged: file, tensor, what is
-// wrong, remedy).
+// Which files of a folder belong to a checkpoint.
+typedef struct kt_checkpoint_wanted {
+    const char *folder;
+    // "*.safetensors"; "*.gguf not *mmproj*": what matches the first and not the second. The files
+    // are in this order.
+    const kt_str *patterns;
+    int n_patterns;
+    kt_str file; // a GGUF file that is taken for the pattern it matches; empty: none is named
+} kt_checkpoint_wanted;
+
+// Does the name match the pattern, with its exception?
+bool kt_checkpoint_match(kt_str pattern, kt_str name);
+// Opens the files. Errors: EFILE (no such folder, no such file, several GGUF files for one pattern:
+// the message lists what is there), EFORMAT (damaged: file, tensor, what is wrong, remedy).
+kt_status kt_checkpoint_open_files(kt_arena *arena, const kt_checkpoint_wanted *wanted,
+    kt_checkpoint *out, kt_err *err) KT_MUST_CHECK;
+// The same for one pattern.
 kt_status kt_checkpoint_open(kt_arena *arena, const char *folder, kt_str pattern,
     kt_checkpoint *out, kt_err *err) KT_MUST_CHECK;
 void kt_checkpoint_close(kt_checkpoint *checkpoint);

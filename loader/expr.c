@@ -29,10 +29,11 @@ static const function_row functions[] = {
     {"max", KT_CODE_MAX, 2, 16},
     {"select", KT_CODE_SELECT, 3, 3},
     {"not", KT_CODE_NOT, 1, 1},
+    {"isqrt", KT_CODE_ROOT, 1, 1},
 };
 enum { N_FUNCTIONS = sizeof functions / sizeof functions[0] };
 
-static const char *const lookups[] = {"config", "preprocessor", "json"};
+static const char *const lookups[] = {"config", "preprocessor", "json", "rows"};
 enum { N_LOOKUPS = sizeof lookups / sizeof lookups[0] };
 
 // ---- tokens

@@ -197,12 +197,29 @@ static outcome evaluate_lazy(evaluation *e, const kt_term *t, kt_value *out) {
     return o;
 }
 
+// The largest integer whose square is at most a.
+static int64_t root_of(int64_t a) {
+    int64_t low = 0, high = 3037000500; // the first whose square does not fit
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (middle * middle <= a)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static outcome evaluate_one(evaluation *e, const kt_term *t, kt_value *out) {
     kt_value a;
     outcome o = evaluate(e, t->arg[0], &a);
     if (o != OUTCOME_OK) return o;
     if (t->op == KT_CODE_NOT) {
         *out = kt_value_int(truth(a) ? 0 : 1);
+    } else if (t->op == KT_CODE_ROOT) {
+        if (a.is_real) return say(e, t, "this needs integers, got a real");
+        if (a.i < 0) return say(e, t, "there is no root of a negative number");
+        *out = kt_value_int(root_of(a.i));
     } else if (a.is_real) {
         *out = kt_value_real(-a.r);
     } else if (a.i == INT64_MIN) {
@@ -227,6 +244,7 @@ static outcome evaluate(evaluation *e, int at, kt_value *out) {
         return look_up(e, t, out);
     case KT_CODE_NEGATE:
     case KT_CODE_NOT:
+    case KT_CODE_ROOT:
         return evaluate_one(e, t, out);
     case KT_CODE_AND:
     case KT_CODE_OR:

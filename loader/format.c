@@ -90,7 +90,11 @@ static void read_when(reader *r) {
     const kt_node *node = pair->value;
     if (node->kind == KT_NODE_SCALAR && kt_str_starts(node->text, KT_STR("ggml_type "))) {
         int64_t number;
-        if (!kt_str_to_i64(kt_str_slice(node->text, 10, node->text.n), &number) || number < 0)
+        bool fits = kt_str_to_i64(kt_str_slice(node->text, 10, node->text.n), &number) &&
+                    number >= 0 && number <= INT32_MAX;
+        if (fits)
+            r->format->ggml_type = (int)number;
+        else
             kt_diag_error(r->diag, KT_RULE_VALUE, node->at,
                 "'when' is 'ggml_type' and a number, got '%.*s'", KT_STR_ARG(node->text));
         r->format->when = node->text;
@@ -259,6 +263,7 @@ const kt_format *kt_format_open(
     const kt_node *root = kt_yaml_open(arena, path, shown, diag);
     if (root == NULL || !kt_schema_kind(root, "format", diag)) return NULL;
     kt_format *format = KT_NEW(arena, kt_format);
+    format->ggml_type = -1;
     reader own = {arena, diag, root, format}, *r = &own;
     kt_schema_check(root, "a format", format_keys, COUNT(format_keys), false, diag);
     read_head(r, path);

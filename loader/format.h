@@ -22,6 +22,7 @@ typedef struct kt_format {
     kt_place at;
     // A tensor name with $name; empty: the format of plain numbers; "ggml_type N".
     kt_str when;
+    int ggml_type; // N of "ggml_type N", else -1
     const kt_str *also;
     int n_also;  // more tensors that must be stored, when `when` is a list
     kt_str json; // a tensor name with $name; empty: none

@@ -16,7 +16,7 @@ typedef enum const_state { CONST_NEW, CONST_BUSY, CONST_DONE } const_state;
 typedef struct constants {
     struct constants *self;
     const kt_model_source *source;
-    const kt_config *config, *preprocessor;
+    const kt_model *model;
     kt_diag *diag;
     kt_arena *arena;
     kt_value *values;
@@ -73,8 +73,14 @@ static bool const_find(const void *ctx, kt_str name, kt_value *out) {
 static int const_call(const void *ctx, kt_str function, kt_str key, kt_value *out) {
     const constants *c = ctx;
     bool main = kt_str_is(function, "config");
+    if (kt_str_is(function, "rows")) {
+        const kt_stored *stored = kt_checkpoint_find(&c->model->checkpoint, key);
+        if (stored == NULL || stored->rank == 0) return KT_CALL_MISSING;
+        *out = kt_value_int(stored->shape[0]);
+        return KT_CALL_FOUND;
+    }
     if (!main && !kt_str_is(function, "preprocessor")) return KT_CALL_UNKNOWN;
-    const kt_config *config = main ? c->config : c->preprocessor;
+    const kt_config *config = main ? c->model->config : c->model->preprocessor;
     if (!config) return KT_CALL_MISSING;
     if (kt_config_number(config, key, out)) return KT_CALL_FOUND;
     return kt_config_no_number(config, key) ? KT_CALL_NO_NUMBER : KT_CALL_MISSING;
@@ -148,73 +154,24 @@ static bool read_indexes(kt_model *model, kt_model_draft *draft, const kt_env *e
     return ok;
 }
 
-// ---- which source the folder is
-
-static kt_status folder_names(
-    kt_arena *arena, const char *folder, kt_str **names, int *n, kt_err *err) {
-    kt_path_info info = kt_os_stat(folder);
-    if (info.kind == KT_PATH_NONE) return KT_FAIL(err, KT_EFILE, "no model folder '%s'", folder);
-    if (info.kind != KT_PATH_FOLDER)
-        return KT_FAIL(
-            err, KT_EFILE, "'%s' is no folder: a model is the folder as downloaded", folder);
-    *names = kt_os_list(arena, folder, n);
-    if (*n < 0) return KT_FAIL(err, KT_EFILE, "model folder '%s' cannot be read", folder);
-    return KT_OK;
-}
-
-static kt_status choose_source(
-    kt_model_draft *draft, const char *folder, kt_str *name, kt_err *err) {
-    kt_str *names = NULL;
-    int n = 0;
-    KT_TRY(folder_names(draft->arena, folder, &names, &n, err));
-    kt_buf expected = {0};
-    for (size_t p = 0; p < draft->parts.n; p++)
-        for (int s = 0; s < draft->parts.at[p].n_sources; s++) {
-            const kt_source_decl *source = &draft->parts.at[p].sources[s];
-            if (source->when.n == 0) continue;
-            for (int i = 0; i < n; i++)
-                if (kt_str_match(source->when, names[i])) {
-                    *name = source->name.text;
-                    kt_buf_deinit(&expected);
-                    return KT_OK;
-                }
-            kt_buf_printf(
-                &expected, expected.n ? " or '%.*s'" : "'%.*s'", KT_STR_ARG(source->when));
-        }
-    kt_err_set(err, KT_EMODEL, "'%s' is no model folder that '%s' knows: it has no %s", folder,
-        draft->parts.at[draft->parts.n - 1].path, expected.n ? expected.at : "mark of a source");
-    kt_err_note(err, n == 0 ? "the folder is empty" : "it holds %d files or folders, '%.*s' first",
-        n, n ? (int)names[0].n : 0, n ? names[0].at : "");
-    kt_buf_deinit(&expected);
-    return KT_EMODEL;
-}
-
 // ---- open
 
 static kt_status bad_yaml(const char *const *files, kt_err *err) {
     return KT_FAIL(err, KT_EYAML, "model file '%s' has mistakes", files[0]);
 }
 
-static kt_status open_configs(kt_model *model, kt_err *err) {
-    const char *config = kt_path_join(model->arena, model->folder, "config.json");
-    const char *pre = kt_path_join(model->arena, model->folder, "preprocessor_config.json");
-    if (kt_os_stat(config).kind == KT_PATH_FILE)
-        KT_TRY(kt_config_open(model->arena, config, &model->config, err));
-    if (kt_os_stat(pre).kind == KT_PATH_FILE)
-        KT_TRY(kt_config_open(model->arena, pre, &model->preprocessor, err));
-    return KT_OK;
-}
-
-static void copy_facts(kt_model *model, kt_model_draft *draft, const kt_model_source *source) {
+static void copy_facts(kt_model *model, kt_model_draft *draft) {
     model->chat = draft->chat;
     model->picture = draft->picture;
-    if (source->tokenizer.n)
-        model->tokenizer_path =
-            kt_path_join(model->arena, model->folder, kt_str_z(model->arena, source->tokenizer));
     const kt_source **files = KT_NEW_ARRAY(model->arena, const kt_source *, draft->parts.n);
     for (size_t i = 0; i < draft->parts.n; i++) files[i] = draft->parts.at[i].root->at.source;
     model->files = files;
     model->n_files = (int)draft->parts.n;
+}
+
+static kt_status misfit(const kt_model *model, const kt_model_draft *draft, kt_err *err) {
+    return KT_FAIL(err, KT_EMODEL, "model folder '%s' does not fit '%s'", model->folder,
+        draft->parts.at[draft->parts.n - 1].path);
 }
 
 static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model_source *source,
@@ -222,11 +179,11 @@ static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model
     constants c = {.source = source, .diag = draft->diag, .arena = model->arena};
     size_t n = source->constants.n;
     c.self = &c;
-    c.config = model->config;
-    c.preprocessor = model->preprocessor;
+    c.model = model;
     c.values = KT_NEW_ARRAY(model->arena, kt_value, n);
     c.states = KT_NEW_ARRAY(model->arena, const_state, n);
     kt_str *names = KT_NEW_ARRAY(model->arena, kt_str, n);
+    if (!kt_model_check_expects(model, draft, source)) return misfit(model, draft, err);
     for (size_t i = 0; i < n; i++) {
         names[i] = source->constants.at[i].name.text;
         if (c.states[i] == CONST_NEW) compute(&c, i);
@@ -237,36 +194,33 @@ static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model
     kt_env env = const_env(&c);
     const char *config = model->config ? kt_config_path(model->config) : NULL;
     if (c.bad || !check_require(draft, &env, config) || !read_indexes(model, draft, &env))
-        return KT_FAIL(err, KT_EMODEL, "model folder '%s' does not fit '%s'", model->folder,
-            draft->parts.at[draft->parts.n - 1].path);
+        return misfit(model, draft, err);
     KT_TRY(kt_model_bind(model, draft, source, registry, &env, err));
-    if (draft->diag->n_errors)
-        return KT_FAIL(err, KT_EMODEL, "model folder '%s' does not fit '%s'", model->folder,
-            draft->parts.at[draft->parts.n - 1].path);
-    return KT_OK;
+    return draft->diag->n_errors ? misfit(model, draft, err) : KT_OK;
 }
 
 // NOLINTNEXTLINE(readability-function-size): parameters
 kt_status kt_model_open(kt_arena *arena, const kt_registry *registry,
-    const char *const *model_files, int n_files, const char *folder, kt_model *out, kt_diag *diag,
+    const char *const *model_files, int n_files, const char *path, kt_model *out, kt_diag *diag,
     kt_err *err) {
-    *out = (kt_model){.arena = arena, .folder = kt_arena_copy(arena, folder, strlen(folder))};
+    *out = (kt_model){.arena = arena};
     if (n_files < 1) return KT_FAIL(err, KT_EYAML, "the pipeline includes no model file");
     kt_model_draft draft = {.arena = arena, .diag = diag};
     kt_place nowhere = {0};
+    kt_model_place place;
     bool ok = true;
     int before = diag->n_errors;
     for (int i = 0; i < n_files; i++) ok = kt_model_read(&draft, model_files[i], nowhere) && ok;
     if (!ok || diag->n_errors > before) return bad_yaml(model_files, err);
     kt_str name;
-    KT_TRY(choose_source(&draft, folder, &name, err));
+    KT_TRY(kt_model_find_place(arena, path, &place, err));
+    out->folder = place.folder;
+    KT_TRY(kt_model_choose(&draft, &place, &name, err));
     kt_model_source source = {0};
     if (!kt_model_join(&draft, name, &source)) return bad_yaml(model_files, err);
-    KT_TRY(open_configs(out, err));
-    kt_str files = source.files.n ? source.files : KT_STR("*.safetensors");
-    KT_TRY(kt_checkpoint_open(arena, out->folder, files, &out->checkpoint, err));
-    copy_facts(out, &draft, &source);
-    kt_status status = bind_all(out, &draft, &source, registry, err);
+    copy_facts(out, &draft);
+    kt_status status = kt_model_open_files(out, &source, &place, err);
+    if (status == KT_OK) status = bind_all(out, &draft, &source, registry, err);
     if (status != KT_OK) kt_model_close(out);
     return status;
 }

@@ -1,5 +1,5 @@
-// Model files (model/1) bound to one model folder: constants from config.json, weights found in the
-// checkpoint.
+// Model files (model/1) bound to one model: constants from config.json or from the metadata of GGUF
+// files, weights found in the checkpoint.
 #ifndef KT_LOADER_MODEL_H
 #define KT_LOADER_MODEL_H
 
@@ -49,10 +49,12 @@ typedef struct kt_model {
     kt_arena *arena;
     const char *folder;
     kt_checkpoint checkpoint;
-    const kt_config *config, *preprocessor; // preprocessor may be NULL
+    const kt_config *config, *preprocessor; // may be NULL
+    const int64_t *stop_ids; // tokens that end an answer, as the model's folder or file says
+    int n_stop_ids;
     kt_model_chat chat;
     kt_model_picture picture;
-    const char *tokenizer_path;
+    const char *tokenizer_path; // a tokenizer.json or a .gguf; NULL: no source names one
     const kt_str *constant_names;
     const kt_value *constants;
     int n_constants;
@@ -66,11 +68,12 @@ typedef struct kt_model {
     int n_files;
 } kt_model;
 
-// Opens the folder by the source of the model files that recognises it (`when`). Mistakes in the
-// YAML, and disagreements between YAML and checkpoint, go to diag (located in the model file, with
-// file and tensor named); a folder or file that cannot be opened, or is damaged, goes to err.
+// Opens the model in a folder, or a .gguf file and what belongs to it in its folder, by the source
+// of the model files that recognises it (`when`). Mistakes in the YAML, and disagreements between
+// YAML and checkpoint, go to diag (located in the model file, with file and tensor named); a folder
+// or file that cannot be opened, or is damaged, goes to err.
 kt_status kt_model_open(kt_arena *arena, const kt_registry *registry,
-    const char *const *model_files, int n_files, const char *folder, kt_model *out, kt_diag *diag,
+    const char *const *model_files, int n_files, const char *path, kt_model *out, kt_diag *diag,
     kt_err *err) KT_MUST_CHECK;
 void kt_model_close(kt_model *model);
 bool kt_model_constant(const kt_model *model, kt_str name, kt_value *out);

@@ -23,7 +23,8 @@ static const kt_key file_keys[] = {
 };
 static const kt_key source_keys[] = {
     {"when", false, KT_KEY_SCALAR},
-    {"files", false, KT_KEY_SCALAR},
+    {"files", false, KT_KEY_SCALAR | KT_KEY_LIST},
+    {"expect", false, KT_KEY_MAP},
     {"prefix", false, KT_KEY_LIST},
     {"tokenizer", false, KT_KEY_SCALAR},
     {"constants", true, KT_KEY_MAP},
@@ -108,7 +109,22 @@ static const kt_const_decl *read_constants(
     return out;
 }
 
-// "NAME", "NAME rows a .. b", "NAME transposed", or both.
+static bool refuse_ref(kt_model_draft *draft, const kt_node *node) {
+    kt_diag_error(draft->diag, KT_RULE_WEIGHT, node->at, "cannot read the tensor name '%.*s'",
+        KT_STR_ARG(node->text));
+    kt_diag_note(draft->diag,
+        "NAME, NAME rows a .. b, NAME transposed, or NAME interleaved hd if ARCHITECTURE");
+    return false;
+}
+
+static const kt_expr *parse_part(kt_model_draft *draft, const kt_node *node, kt_str text) {
+    text = kt_str_trim(text);
+    size_t from = (size_t)(text.at - node->text.at);
+    kt_place at = node->exact ? kt_place_part(node->at, node->text, from, from + text.n) : node->at;
+    return kt_expr_parse(draft->arena, text, at, draft->diag);
+}
+
+// "NAME", "NAME rows a .. b", "NAME transposed", or both; "NAME interleaved hd if llama".
 static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tensor_ref *out) {
     if (node->kind != KT_NODE_SCALAR)
         return kt_diag_error(draft->diag, KT_RULE_WEIGHT, node->at,
@@ -126,22 +142,20 @@ static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tenso
             draft->diag, KT_RULE_WEIGHT, node->at, "the name of a tensor is empty");
     if (space < 0) return true;
     kt_str rest = kt_str_trim(kt_str_slice(text, (size_t)space, text.n));
+    kt_str rows = KT_STR("rows "), interleaved = KT_STR("interleaved ");
     ptrdiff_t dots = kt_str_find_text(rest, " .. ");
-    if (!kt_str_starts(rest, KT_STR("rows ")) || dots < 5) {
-        kt_diag_error(draft->diag, KT_RULE_WEIGHT, node->at, "cannot read the tensor name '%.*s'",
-            KT_STR_ARG(node->text));
-        kt_diag_note(draft->diag, "NAME, NAME rows a .. b, or NAME transposed");
-        return false;
+    if (kt_str_starts(rest, rows) && dots >= (ptrdiff_t)rows.n) {
+        out->from = parse_part(draft, node, kt_str_slice(rest, rows.n, (size_t)dots));
+        out->to = parse_part(draft, node, kt_str_slice(rest, (size_t)dots + 4, rest.n));
+        return out->from && out->to;
     }
-    kt_str from = kt_str_trim(kt_str_slice(rest, 5, (size_t)dots));
-    kt_str to = kt_str_trim(kt_str_slice(rest, (size_t)dots + 4, rest.n));
-    size_t base = (size_t)(from.at - node->text.at), top = (size_t)(to.at - node->text.at);
-    kt_place from_at =
-        node->exact ? kt_place_part(node->at, node->text, base, base + from.n) : node->at;
-    kt_place to_at = node->exact ? kt_place_part(node->at, node->text, top, top + to.n) : node->at;
-    out->from = kt_expr_parse(draft->arena, from, from_at, draft->diag);
-    out->to = kt_expr_parse(draft->arena, to, to_at, draft->diag);
-    return out->from && out->to;
+    if (!kt_str_starts(rest, interleaved) || out->transposed) return refuse_ref(draft, node);
+    ptrdiff_t only = kt_str_find_text(rest, " if ");
+    size_t end = only < 0 ? rest.n : (size_t)only;
+    if (end < interleaved.n) return refuse_ref(draft, node);
+    out->interleaved = parse_part(draft, node, kt_str_slice(rest, interleaved.n, end));
+    if (only >= 0) out->architectures = kt_str_trim(kt_str_slice(rest, end + 4, rest.n));
+    return out->interleaved != NULL;
 }
 
 static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_decl *source) {
@@ -164,15 +178,41 @@ static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_de
     return ok;
 }
 
+// Texts of a list, or the one of a scalar.
+static const kt_str *read_texts(kt_model_draft *draft, const kt_node *node, int *n, bool *ok) {
+    bool list = node && node->kind == KT_NODE_LIST;
+    *n = node == NULL ? 0 : list ? (int)node->n : 1;
+    kt_str *out = KT_NEW_ARRAY(draft->arena, kt_str, *n);
+    for (int i = 0; i < *n; i++) {
+        const kt_node *item = list ? node->items[i] : node;
+        out[i] = item->text;
+        if (item->kind == KT_NODE_SCALAR && item->text.n > 0) continue;
+        *ok = kt_diag_error(draft->diag, KT_RULE_VALUE, item->at, "a text is expected here, got %s",
+            kt_node_kind_name(item));
+    }
+    return out;
+}
+
+static void read_expects(kt_model_draft *draft, const kt_node *map, kt_source_decl *out, bool *ok) {
+    int n = map ? (int)map->n : 0;
+    kt_expect_decl *expects = KT_NEW_ARRAY(draft->arena, kt_expect_decl, n);
+    for (int i = 0; i < n; i++) {
+        expects[i].key = (kt_ref){map->pairs[i].key, map->pairs[i].at};
+        expects[i].values = read_texts(draft, map->pairs[i].value, &expects[i].n_values, ok);
+    }
+    out->expects = expects;
+    out->n_expects = n;
+}
+
 static bool read_source(kt_model_draft *draft, const kt_pair *pair, kt_source_decl *out) {
     const kt_node *map = pair->value;
-    if (!kt_schema_check(map, "a source", source_keys, 7, false, draft->diag)) return false;
+    if (!kt_schema_check(map, "a source", source_keys, 8, false, draft->diag)) return false;
     bool ok = true;
     out->name = (kt_ref){pair->key, pair->at};
     out->when = text_of(map, "when");
-    out->files = text_of(map, "files");
     out->tokenizer = text_of(map, "tokenizer");
-    if (value_of(map, "files")) out->files_at = value_of(map, "files")->at;
+    out->files = read_texts(draft, value_of(map, "files"), &out->n_files, &ok);
+    read_expects(draft, value_of(map, "expect"), out, &ok);
     out->constants = read_constants(draft, value_of(map, "constants"), &out->n_constants, &ok);
     ok = read_tensors(draft, value_of(map, "tensors"), out) && ok;
     const kt_node *ignore = value_of(map, "ignore"), *prefix = value_of(map, "prefix");
@@ -378,6 +418,15 @@ static bool add_constant(kt_model_draft *draft, kt_model_source *out, kt_const_d
     return true;
 }
 
+static void add_files(kt_model_draft *draft, const kt_source_decl *source, kt_model_source *out) {
+    for (int i = 0; i < source->n_files; i++) {
+        bool known = false;
+        for (size_t k = 0; k < out->files.n; k++)
+            known = known || kt_str_eq(out->files.at[k], source->files[i]);
+        if (!known) KT_PUSH(draft->arena, &out->files, source->files[i]);
+    }
+}
+
 bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out) {
     bool ok = true;
     for (size_t i = 0; i < draft->constants.n; i++)
@@ -405,10 +454,9 @@ bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out) {
         }
         if (source->when.n) out->when = source->when;
         if (source->tokenizer.n) out->tokenizer = source->tokenizer;
-        if (source->files.n) {
-            out->files = source->files;
-            out->files_at = source->files_at;
-        }
+        add_files(draft, source, out);
+        for (int i = 0; i < source->n_expects; i++)
+            KT_PUSH(draft->arena, &out->expects, source->expects[i]);
     }
     return ok;
 }

@@ -1,6 +1,7 @@
 // Weights of a model file against the stored tensors of a checkpoint, complete both ways.
 #include "loader/model_internal.h"
 
+#include "loader/gguf.h"
 #include "loader/json.h"
 
 #include <inttypes.h>
@@ -25,8 +26,9 @@ typedef struct binder {
     const kt_format *const *formats;
     int n_formats;
     KT_VEC(kt_weight) weights;
-    claim **claims; // by stored tensor
-    int64_t layer;  // the value of the family's index
+    claim **claims;      // by stored tensor
+    int64_t layer;       // the value of the family's index
+    kt_str architecture; // general.architecture, of GGUF
 } binder;
 
 // ---- shapes
@@ -106,11 +108,37 @@ static bool is_stored(const binder *b, kt_str pattern, kt_str base) {
     return kt_checkpoint_find(&b->model->checkpoint, stored_name(b->arena, pattern, base)) != NULL;
 }
 
-// The format whose marks are stored beside the tensor, else the one of plain numbers.
-static const kt_format *find_format(binder *b, kt_str base) {
+static bool is_plain(const kt_stored *stored) {
+    return stored->dtype == KT_DTYPE_F32 || stored->dtype == KT_DTYPE_F16 ||
+           stored->dtype == KT_DTYPE_BF16;
+}
+
+// Reports a type of GGUF that no format reads.
+static void refuse_type(binder *b, const kt_stored *stored, const kt_weight *w) {
+    kt_buf known = {0};
+    for (int i = 0; i < b->n_formats; i++) {
+        const char *name = kt_gguf_type_name(b->formats[i]->ggml_type);
+        if (name) kt_buf_printf(&known, "%s%s", known.n ? ", " : "", name);
+    }
+    kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at,
+        "weight '%.*s': '%.*s' holds %.*s, for which no format is installed", KT_STR_ARG(w->name),
+        KT_STR_ARG(stored->name), KT_STR_ARG(stored->type));
+    kt_diag_note(b->diag,
+        "download the model in another type (F16, BF16%s%s), or add a format with 'when: ggml_type "
+        "%d'",
+        known.n ? ", " : "", known.n ? known.at : "", stored->ggml_type);
+    kt_buf_deinit(&known);
+}
+
+// The format of the tensor's type in GGUF; else that whose marks are stored beside it, else the one
+// of plain numbers. NULL after reporting.
+static const kt_format *find_format(
+    binder *b, kt_str base, const kt_stored *stored, const kt_weight *w) {
     const kt_format *plain = NULL;
+    bool blocks = stored->ggml_type >= 0 && !is_plain(stored);
     for (int i = 0; i < b->n_formats; i++) {
         const kt_format *format = b->formats[i];
+        if (blocks && format->ggml_type == stored->ggml_type) return format;
         if (format->when.n == 0) plain = format;
         if (kt_str_find(format->when, '$') < 0) continue;
         if (!is_stored(b, format->when, base)) continue;
@@ -118,6 +146,12 @@ static const kt_format *find_format(binder *b, kt_str base) {
         for (int k = 0; k < format->n_also; k++) all = all && is_stored(b, format->also[k], base);
         if (all) return format;
     }
+    if (blocks) {
+        refuse_type(b, stored, w);
+        return NULL;
+    }
+    if (!plain)
+        kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at, "no format of plain numbers is installed");
     return plain;
 }
 
@@ -276,11 +310,13 @@ static bool bind_plain(
         kt_diag_note_at(b->diag, ref->at, "the tensor is named");
         return false;
     }
-    if (stored->dtype != KT_DTYPE_F32 && stored->dtype != KT_DTYPE_F16 &&
-        stored->dtype != KT_DTYPE_BF16)
+    if (!is_plain(stored)) {
+        kt_str type =
+            stored->ggml_type < 0 ? kt_str_from(kt_dtype_name(stored->dtype)) : stored->type;
         return kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at,
-            "weight '%.*s': '%.*s' holds %s, expected f32, f16 or bf16", KT_STR_ARG(w->name),
-            KT_STR_ARG(stored->name), kt_dtype_name(stored->dtype));
+            "weight '%.*s': '%.*s' holds %.*s, expected f32, f16 or bf16", KT_STR_ARG(w->name),
+            KT_STR_ARG(stored->name), KT_STR_ARG(type));
+    }
     const kt_stored **parts = KT_NEW_ARRAY(b->arena, const kt_stored *, 1);
     parts[0] = stored;
     w->parts = parts;
@@ -298,23 +334,74 @@ static bool bind_plain(
 
 // ---- one weight
 
-// The first alternative that exists, with each prefix tried. `base` gets the full name.
-static const kt_tensor_ref *find_ref(
-    binder *b, const kt_tensors_decl *decl, kt_str index, int64_t at, kt_str *base) {
+// Can the tensor be the weight, by its shape? Rows and blocks that are not understood always can.
+static bool fits(const kt_stored *stored, const kt_tensor_ref *ref, const kt_weight *w) {
+    int64_t have[KT_MAX_RANK], turned[KT_MAX_RANK];
+    int rank = stored->rank;
+    memcpy(have, stored->shape, sizeof have);
+    if (ref->from || rank == 0) return true;
+    if (!is_plain(stored)) {
+        if (stored->ggml_type < 0 || rank < 2) return true;
+        rank--; // bytes of a block
+        if (!kt_mul(have[rank - 1], kt_gguf_type_block(stored->ggml_type), &have[rank - 1]))
+            return false;
+    }
+    for (int i = 0; i < rank; i++) turned[i] = have[rank - 1 - i];
+    return merges(ref->transposed ? turned : have, rank, w->shape, w->rank);
+}
+
+// Of the alternatives, with each prefix tried, the first that exists and fits, else the first that
+// exists. `base` gets the full name.
+static const kt_tensor_ref *find_ref(binder *b, const kt_tensors_decl *decl, kt_str index,
+    int64_t at, const kt_weight *w, kt_str *base) {
     static const kt_str none = {"", 0};
     const kt_str *prefix = b->source->prefix ? b->source->prefix : &none;
     int n_prefix = b->source->prefix ? b->source->n_prefix : 1;
+    const kt_tensor_ref *first = NULL;
     for (int i = 0; i < decl->n_refs; i++)
         for (int p = 0; p < n_prefix; p++) {
             bool found;
             kt_str name = kt_model_subst(b->arena, decl->refs[i].name, index, at, &found);
             kt_str full = kt_str_from(
                 kt_arena_printf(b->arena, "%.*s%.*s", KT_STR_ARG(prefix[p]), KT_STR_ARG(name)));
-            if (!kt_checkpoint_find(&b->model->checkpoint, full)) continue;
+            const kt_stored *stored = kt_checkpoint_find(&b->model->checkpoint, full);
+            bool good = stored && fits(stored, &decl->refs[i], w);
+            if (!stored || (first && !good)) continue;
+            first = &decl->refs[i];
             *base = full;
-            return &decl->refs[i];
+            if (good) return first;
         }
-    return NULL;
+    return first;
+}
+
+// Is `word` one of the words of `list`?
+static bool has_word(kt_str list, kt_str word) {
+    while (list.n > 0) {
+        ptrdiff_t space = kt_str_find(list, ' ');
+        size_t end = space < 0 ? list.n : (size_t)space;
+        if (kt_str_eq(kt_str_slice(list, 0, end), word)) return true;
+        list = kt_str_trim(kt_str_slice(list, end, list.n));
+    }
+    return false;
+}
+
+// Rows that the model's architecture stores in another order.
+static bool bind_interleave(binder *b, const kt_tensor_ref *ref, kt_weight *w) {
+    int64_t hd;
+    w->interleave = 0;
+    if (!ref->interleaved) return true;
+    if (ref->architectures.n > 0 && !has_word(ref->architectures, b->architecture)) return true;
+    if (!kt_expr_eval_int(ref->interleaved, b->env, "the width of a head", b->diag, &hd))
+        return false;
+    if (hd < 2 || hd % 2 != 0 || w->shape[0] % hd != 0)
+        return kt_diag_error(b->diag, KT_RULE_SHAPE, ref->at,
+            "weight '%.*s' has %" PRId64 " rows, which are no heads of an even width %" PRId64,
+            KT_STR_ARG(w->name), w->shape[0], hd);
+    w->interleave = hd;
+    if (!w->format || w->format->n_parts == 1) return true;
+    return kt_diag_error(b->diag, KT_RULE_WEIGHT, ref->at,
+        "weight '%.*s' is stored as '%.*s': only rows in one part can be interleaved",
+        KT_STR_ARG(w->name), KT_STR_ARG(w->format->name));
 }
 
 // A stored tensor belongs to one weight, unless rows divide it or a list of names led here.
@@ -355,20 +442,22 @@ static bool bind_weight(binder *b, const kt_weight_decl *decl, const kt_tensors_
     kt_str index = kt_model_placeholder(decl->family.text);
     int64_t at = b->layer;
     w.row_from = w.row_to = -1;
-    const kt_tensor_ref *ref = find_ref(b, tensors, index, at, &base);
+    const kt_tensor_ref *ref = find_ref(b, tensors, index, at, &w, &base);
     if (!ref) return decl->type.optional || report_missing(b, tensors, &w, index, at);
     const kt_stored *stored = kt_checkpoint_find(&b->model->checkpoint, base);
     bool ok;
     KT_PUSH(b->arena, &b->weights, w);
     int mine = (int)b->weights.n - 1;
     kt_weight *out = &b->weights.at[mine];
-    out->format = w.linear ? find_format(b, base) : NULL;
-    if (w.linear && !out->format)
-        return kt_diag_error(
-            b->diag, KT_RULE_WEIGHT, w.at, "no format of plain numbers is installed");
+    out->format = w.linear ? find_format(b, base, stored, out) : NULL;
+    if (w.linear && !out->format) return false;
+    if (!bind_interleave(b, ref, out)) return false;
     if (w.linear) out->part_types = KT_NEW_ARRAY(b->arena, kt_dtype, out->format->n_typevars);
     ok = w.linear && out->format->when.n ? bind_format(b, base, out, ref, mine, status, err)
                                          : bind_plain(b, stored, ref, out, mine);
+    if (ok && out->interleave > 0 && stored->bytes % w.shape[0] != 0)
+        ok = kt_diag_error(b->diag, KT_RULE_WEIGHT, ref->at,
+            "rows of '%.*s' are no whole bytes, and cannot be interleaved", KT_STR_ARG(base));
     return ok && check_claims(b, stored, tensors, ref, mine);
 }
 
@@ -460,6 +549,9 @@ kt_status kt_model_bind(kt_model *model, kt_model_draft *draft, const kt_model_s
     b.source = source;
     b.env = env;
     b.n_formats = kt_registry_formats(registry, &b.formats);
+    if (!model->config ||
+        !kt_config_text(model->config, KT_STR("general.architecture"), &b.architecture))
+        b.architecture = (kt_str){"", 0};
     b.claims = KT_NEW_ARRAY(b.arena, claim *, model->checkpoint.n_stored);
     bool ok = true;
     for (size_t i = 0; i < draft->weights.n; i++) {
