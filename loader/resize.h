@@ -24,8 +24,9 @@
 // Any thread.
 //
 // Source: python-pillow, src/libImaging/Resample.c (precompute_coeffs, normalize_coeffs_8bpc),
-// versions up to 12.x; 13.0 changes the order of passes for some shapes. Doubles throughout, so
-// Lanczos depends on the C library's sin in the last unit of a weight.
+// versions up to 12.1. From 12.2 on Pillow resizes some shapes vertically first: pictures more than
+// 100 times as tall as wide that get shorter (12.2), many more that lose height (13.0). Doubles
+// throughout, so Lanczos depends on the C library's sin in the last unit of a weight.
 #ifndef KT_LOADER_RESIZE_H
 #define KT_LOADER_RESIZE_H
 

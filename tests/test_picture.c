@@ -185,6 +185,40 @@ static void picture_buckets_equal_the_reference(void **state) {
     assert_int_equal(n_lower, sizeof lower / sizeof *lower);
 }
 
+// All axes of 1 to 1024 patches against PyTorch's own answers (preprocess.py buckets): lines with n
+// and index:bucket where the bucket is not floor(70 i / n).
+static void picture_buckets_equal_pytorch(void **state) {
+    (void)state;
+    enum { MOST = 1024 };
+    static int32_t wanted[MOST + 1][MOST], got[MOST];
+    FILE *file = fopen("tests/data/buckets.txt", "rb");
+    assert_non_null(file);
+    for (int n = 1; n <= MOST; n++)
+        for (int i = 0; i < n; i++) wanted[n][i] = 70 * i / n;
+    char word[32];
+    int n = 0, n_odd = 0;
+    while (fscanf(file, "%31s", word) == 1) {
+        char *colon = strchr(word, ':');
+        if (!colon) {
+            n = (int)strtol(word, NULL, 10);
+            assert_true(n >= 1 && n <= MOST);
+            continue;
+        }
+        int i = (int)strtol(word, NULL, 10);
+        assert_true(i >= 0 && i < n);
+        wanted[n][i] = (int32_t)strtol(colon + 1, NULL, 10);
+        n_odd++;
+    }
+    (void)fclose(file);
+    for (n = 1; n <= MOST; n++) {
+        kt_picture_buckets(n, 70, got);
+        for (int i = 0; i < n; i++)
+            if (got[i] != wanted[n][i]) fail_msg("n %d, i %d: %d", n, i, (int)got[i]);
+    }
+    print_message("%d axes equal PyTorch's, %d entries of them are no floor\n", MOST, n_odd);
+    assert_true(n_odd > 500);
+}
+
 static void picture_numbers_positions_and_queries(void **state) {
     (void)state;
     kt_arena arena = {0};
@@ -349,6 +383,7 @@ int main(void) {
         cmocka_unit_test(picture_slices_as_the_reference),
         cmocka_unit_test(picture_slices_known_sizes),
         cmocka_unit_test(picture_buckets_equal_the_reference),
+        cmocka_unit_test(picture_buckets_equal_pytorch),
         cmocka_unit_test(picture_numbers_positions_and_queries),
         cmocka_unit_test(picture_fit_keeps_the_aspect),
         cmocka_unit_test(picture_refuses_bad_parameters),

@@ -5,8 +5,8 @@
     make_image_goldens.py --check OUT     compares decode.txt and resize.txt with this Pillow
 
 GO_SRC is the src folder of Go 1.19 (Debian package golang-1.19-src: usr/share/go-1.19/src), whose image tests
-supply most files. Needs Pillow 10.1 to 12.x and numpy; the tests themselves need neither. Pillow 9.4 resizes
-these sizes the same way; 13.0 changes the order of passes for some.
+supply most files. Needs Pillow 10.1 to 12.1 and numpy; the tests themselves need neither. Pillow 9.4 resizes
+these sizes the same way; later ones change the order of passes for some.
 
 decode.txt   name format width height orientation sha256 of RGB as stored, of RGB upright; 32 digits
              name error reason; reason is cut or broken
@@ -192,7 +192,7 @@ def resize_sizes():
     sizes = list(SIZES)
     while len(sizes) < 72:
         sizes.append(tuple(rng.randint(1, 220) for _ in range(4)))
-    # Pillow 13 goes down first for tall pictures that shrink a lot; the rule of all versions to 12.x is across first.
+    # Pillow 13 goes down first for tall pictures that shrink a lot; 12.2 those 100 times as tall as wide; until 12.1 across is first.
     return sizes
 
 
