@@ -13,6 +13,7 @@ int kt_cmd_plan(int argc, char **argv);
 int kt_cmd_ops(int argc, char **argv);
 int kt_cmd_cache(int argc, char **argv);
 int kt_cmd_warm(int argc, char **argv);
+int kt_cmd_verify(int argc, char **argv);
 
 extern volatile int kt_interrupted; // 1 after Ctrl-C
 
@@ -28,6 +29,7 @@ typedef struct kt_args {
     bool all, cpu;             // plan
     int arch, sms;             // plan
     const char *rule;          // explain
+    const char *golden;        // verify
     int code;                  // see kt_args_read
 } kt_args;
 

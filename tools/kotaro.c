@@ -15,6 +15,7 @@ static const command commands[] = {
     {"check", "check pipelines, ops and model files", kt_cmd_check},
     {"explain", "print a pipeline as resolved, each line with its origin", kt_cmd_explain},
     {"plan", "print launches, memory and bytes of a pipeline; needs no GPU", kt_cmd_plan},
+    {"verify", "run what a golden folder says and compare it stage by stage", kt_cmd_verify},
     {"ops", "list ops, show one, check kernels against their C implementations", kt_cmd_ops},
     {"warm", "compile a pipeline's kernels ahead of time; --export makes a pack", kt_cmd_warm},
     {"cache", "info, clear or verify the cache of compiled kernels", kt_cmd_cache},
