@@ -141,8 +141,9 @@ class Writer:
         self.put_plain("vpm.embeddings.patch_embedding.bias", self.draw(dv, std=0.1))
         places = (v["image_size"] // p) ** 2
         self.put_plain("vpm.embeddings.position_embedding.weight", self.draw(places, dv, std=0.5))
-        branch = 1.0 / v["num_hidden_layers"] ** 0.5
-        for i in range(v["num_hidden_layers"]):
+        layers = v["num_hidden_layers"] - self.config["drop_vision_last_layer"]  # a dropped one is not stored
+        branch = 1.0 / layers ** 0.5
+        for i in range(layers):
             q = f"vpm.encoder.layers.{i}."
             for c, gain in (("q", 1.3), ("k", 1.3), ("v", 1.0), ("out", 1.5 * branch)):
                 self.linear(f"{q}self_attn.{c}_proj", dv, dv, gain)
