@@ -27,6 +27,7 @@ static const function_row functions[] = {
     {"align_up", KT_CODE_ALIGN_UP, 2, 2},
     {"min", KT_CODE_MIN, 2, 16},
     {"max", KT_CODE_MAX, 2, 16},
+    {"sqrt", KT_CODE_SQRT, 1, 1},
     {"select", KT_CODE_SELECT, 3, 3},
     {"not", KT_CODE_NOT, 1, 1},
     {"isqrt", KT_CODE_ROOT, 1, 1},

@@ -1,9 +1,9 @@
 // Expressions of the YAML languages: integers (64 bit, overflow is an error) and reals.
 //
 // + - * / % (integer division floors), comparisons, and, or, not(x), ceil_div align_up min max
-// select isqrt, `A else B` (B where a config key in A is missing), and calls config(key)
-// preprocessor(key) json(key) rows(tensor) where the environment offers them. Bounded: 4,096 bytes,
-// depth 64.
+// select isqrt (of integers) sqrt (a real), `A else B` (B where a config key in A is missing), and
+// calls config(key) preprocessor(key) json(key) rows(tensor) where the environment offers them.
+// Bounded: 4,096 bytes, depth 64.
 #ifndef KT_LOADER_EXPR_H
 #define KT_LOADER_EXPR_H
 

@@ -1,5 +1,7 @@
 #include "loader/expr_tree.h"
 
+#include <math.h>
+
 typedef enum outcome { OUTCOME_OK, OUTCOME_FAILED, OUTCOME_MISSING } outcome;
 
 typedef struct evaluation {
@@ -214,7 +216,10 @@ static outcome evaluate_one(evaluation *e, const kt_term *t, kt_value *out) {
     kt_value a;
     outcome o = evaluate(e, t->arg[0], &a);
     if (o != OUTCOME_OK) return o;
-    if (t->op == KT_CODE_NOT) {
+    if (t->op == KT_CODE_SQRT) {
+        if (a.r < 0) return say(e, t, "there is no square root of a negative number");
+        *out = kt_value_real(sqrt(a.r));
+    } else if (t->op == KT_CODE_NOT) {
         *out = kt_value_int(truth(a) ? 0 : 1);
     } else if (t->op == KT_CODE_ROOT) {
         if (a.is_real) return say(e, t, "this needs integers, got a real");
@@ -242,6 +247,7 @@ static outcome evaluate(evaluation *e, int at, kt_value *out) {
                                                                                : unknown_name(e, t);
     case KT_CODE_CALL:
         return look_up(e, t, out);
+    case KT_CODE_SQRT:
     case KT_CODE_NEGATE:
     case KT_CODE_NOT:
     case KT_CODE_ROOT:

@@ -9,6 +9,7 @@ typedef enum kt_code {
     KT_CODE_NAME,
     KT_CODE_CALL, // config(key)
     KT_CODE_NEGATE,
+    KT_CODE_SQRT,
     KT_CODE_NOT,
     KT_CODE_ROOT, // isqrt: the largest integer whose square is not above
     KT_CODE_ADD,

@@ -57,6 +57,8 @@ typedef struct kt_source_decl {
 typedef struct kt_model_part { // one model file
     const char *path;
     const kt_node *root;
+    const char *const *includes; // paths of the files that it includes itself
+    size_t n_includes;
     kt_source_decl *sources;
     int n_sources;
 } kt_model_part;

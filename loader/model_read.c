@@ -16,8 +16,8 @@ static const kt_key file_keys[] = {
     {"index", false, KT_KEY_MAP},
     {"constants", false, KT_KEY_MAP},
     {"require", false, KT_KEY_LIST},
-    {"weights", true, KT_KEY_MAP},
-    {"sources", true, KT_KEY_MAP},
+    {"weights", false, KT_KEY_MAP}, // of a file that includes others: only what it adds
+    {"sources", false, KT_KEY_MAP},
     {"chat", false, KT_KEY_MAP},
     {"picture", false, KT_KEY_MAP},
 };
@@ -27,8 +27,8 @@ static const kt_key source_keys[] = {
     {"expect", false, KT_KEY_MAP},
     {"prefix", false, KT_KEY_LIST},
     {"tokenizer", false, KT_KEY_SCALAR},
-    {"constants", true, KT_KEY_MAP},
-    {"tensors", true, KT_KEY_MAP},
+    {"constants", false, KT_KEY_MAP},
+    {"tensors", false, KT_KEY_MAP},
     {"ignore", false, KT_KEY_LIST},
 };
 static const kt_key chat_keys[] = {
@@ -160,8 +160,8 @@ static bool read_tensor_ref(kt_model_draft *draft, const kt_node *node, kt_tenso
 
 static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_decl *source) {
     bool ok = true;
-    kt_tensors_decl *out = KT_NEW_ARRAY(draft->arena, kt_tensors_decl, map->n);
-    for (size_t i = 0; i < map->n; i++) {
+    kt_tensors_decl *out = KT_NEW_ARRAY(draft->arena, kt_tensors_decl, map ? map->n : 0);
+    for (size_t i = 0; map && i < map->n; i++) {
         const kt_node *value = map->pairs[i].value;
         bool list = value->kind == KT_NODE_LIST;
         size_t n = list ? value->n : 1;
@@ -174,7 +174,7 @@ static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_de
                 kt_diag_error(draft->diag, KT_RULE_WEIGHT, value->at, "the list of names is empty");
     }
     source->tensors = out;
-    source->n_tensors = (int)map->n;
+    source->n_tensors = map ? (int)map->n : 0;
     return ok;
 }
 
@@ -238,7 +238,9 @@ static bool has_constant(const kt_source_decl *source, kt_str name) {
 // Every source gives every constant, names every weight of the file, and nothing else.
 static bool check_sources(
     kt_model_draft *draft, const kt_model_part *part, const kt_node *weights) {
+    static const kt_node none = {.kind = KT_NODE_MAP};
     bool ok = true;
+    if (!weights) weights = &none;
     kt_str *known = KT_NEW_ARRAY(draft->arena, kt_str, weights->n);
     for (size_t i = 0; i < weights->n; i++) known[i] = weights->pairs[i].key;
     for (int s = 0; s < part->n_sources; s++) {
@@ -278,7 +280,7 @@ static bool check_sources(
 
 static bool read_weights(kt_model_draft *draft, const kt_node *map) {
     bool ok = true;
-    for (size_t i = 0; i < map->n; i++) {
+    for (size_t i = 0; map && i < map->n; i++) {
         const kt_pair *pair = &map->pairs[i];
         kt_weight_decl decl = {.family = {pair->key, pair->at}};
         for (size_t k = 0; k < draft->weights.n; k++) {
@@ -301,22 +303,8 @@ static bool read_weights(kt_model_draft *draft, const kt_node *map) {
     return ok;
 }
 
-static bool read_chat(kt_model_draft *draft, const kt_node *map) {
-    if (!kt_schema_check(map, "chat", chat_keys, 7, false, draft->diag)) return false;
-    kt_model_chat *chat = &draft->chat;
-    *chat = (kt_model_chat){.present = true, .at = map->at};
-    chat->system = text_of(map, "system");
-    chat->user = text_of(map, "user");
-    chat->assistant = text_of(map, "assistant");
-    chat->answer = text_of(map, "answer");
-    chat->default_system = text_of(map, "default_system");
-    chat->join = text_of(map, "join");
-    const kt_node *stop = value_of(map, "stop");
-    kt_str *texts = KT_NEW_ARRAY(draft->arena, kt_str, stop->n);
-    for (size_t i = 0; i < stop->n; i++) texts[i] = stop->items[i]->text;
-    chat->stop = texts;
-    chat->n_stop = (int)stop->n;
-    const char *const roles[] = {"system", "user", "assistant"};
+static bool check_roles(kt_model_draft *draft, const kt_node *map) {
+    static const char *const roles[] = {"system", "user", "assistant"};
     bool ok = true;
     for (int i = 0; i < 3; i++) {
         const kt_node *node = value_of(map, roles[i]);
@@ -325,6 +313,37 @@ static bool read_chat(kt_model_draft *draft, const kt_node *map) {
                 "the template of '%s' has no $text: the message has no place", roles[i]);
     }
     return ok;
+}
+
+// A text of a section; what an included file says stays where this one says nothing.
+static void take_text(const kt_node *map, const char *key, kt_str *out) {
+    const kt_node *node = value_of(map, key);
+    if (node) *out = node->text;
+}
+
+static bool read_chat(kt_model_draft *draft, const kt_node *map) {
+    kt_model_chat *chat = &draft->chat;
+    kt_key keys[7];
+    for (int i = 0; i < 7; i++) {
+        keys[i] = chat_keys[i];
+        keys[i].required = keys[i].required && !chat->present;
+    }
+    if (!kt_schema_check(map, "chat", keys, 7, false, draft->diag)) return false;
+    chat->present = true;
+    chat->at = map->at;
+    take_text(map, "system", &chat->system);
+    take_text(map, "user", &chat->user);
+    take_text(map, "assistant", &chat->assistant);
+    take_text(map, "answer", &chat->answer);
+    take_text(map, "default_system", &chat->default_system);
+    take_text(map, "join", &chat->join);
+    const kt_node *stop = value_of(map, "stop");
+    if (!stop) return check_roles(draft, map);
+    kt_str *texts = KT_NEW_ARRAY(draft->arena, kt_str, stop->n);
+    for (size_t i = 0; i < stop->n; i++) texts[i] = stop->items[i]->text;
+    chat->stop = texts;
+    chat->n_stop = (int)stop->n;
+    return check_roles(draft, map);
 }
 
 static bool read_picture(kt_model_draft *draft, const kt_node *map) {
@@ -367,12 +386,15 @@ static bool read_facts(kt_model_draft *draft, const kt_node *root) {
     return ok;
 }
 
-static bool read_includes(kt_model_draft *draft, const kt_node *root, const char *path) {
-    const kt_node *list = value_of(root, "include");
+static bool read_includes(kt_model_draft *draft, kt_model_part *part) {
+    const kt_node *list = value_of(part->root, "include");
     bool ok = true;
+    const char **paths = KT_NEW_ARRAY(draft->arena, const char *, list ? list->n : 0);
+    part->includes = paths;
     for (size_t i = 0; list && i < list->n; i++) {
         const kt_node *item = list->items[i];
-        const char *file = kt_beside(draft->arena, path, item->text);
+        const char *file = kt_beside(draft->arena, part->path, item->text);
+        paths[part->n_includes++] = file;
         if (kt_os_stat(file).kind != KT_PATH_FILE)
             ok =
                 kt_diag_error(draft->diag, KT_RULE_FILE, item->at, "no file '%s' to include", file);
@@ -392,10 +414,11 @@ bool kt_model_read(kt_model_draft *draft, const char *path, kt_place from) {
     const kt_node *root = kt_yaml_open(draft->arena, path, path, draft->diag);
     if (!root || !kt_schema_kind(root, "model", draft->diag)) return false;
     if (!kt_schema_check(root, "a model", file_keys, 11, false, draft->diag)) return false;
-    bool ok = read_includes(draft, root, path), mine_ok = true;
+    kt_model_part part = {.path = path, .root = root};
+    bool ok = read_includes(draft, &part), mine_ok = true;
     const kt_node *sources = value_of(root, "sources"), *weights = value_of(root, "weights");
-    kt_model_part part = {.path = path, .root = root, .n_sources = (int)sources->n};
-    part.sources = KT_NEW_ARRAY(draft->arena, kt_source_decl, sources->n);
+    part.n_sources = sources ? (int)sources->n : 0;
+    part.sources = KT_NEW_ARRAY(draft->arena, kt_source_decl, part.n_sources);
     for (int i = 0; i < part.n_sources; i++)
         mine_ok = read_source(draft, &sources->pairs[i], &part.sources[i]) && mine_ok;
     KT_PUSH(draft->arena, &draft->parts, part);
@@ -406,9 +429,31 @@ bool kt_model_read(kt_model_draft *draft, const char *path, kt_place from) {
 
 // ---- one source over all files
 
+static size_t part_of(const kt_model_draft *draft, kt_place at) {
+    size_t i = 0;
+    while (i + 1 < draft->parts.n && draft->parts.at[i].root->at.source != at.source) i++;
+    return i;
+}
+
+// Does a file include the other, itself or through others? In a circle both do.
+static bool includes(const kt_model_draft *draft, size_t part, size_t other, int depth) {
+    const kt_model_part *of = &draft->parts.at[part];
+    for (size_t i = 0; depth < MAX_INCLUDES && i < of->n_includes; i++)
+        for (size_t k = 0; k < draft->parts.n; k++)
+            if (strcmp(draft->parts.at[k].path, of->includes[i]) == 0 &&
+                (k == other || includes(draft, k, other, depth + 1)))
+                return true;
+    return false;
+}
+
+// A file may define a constant of a file that it includes again; its own holds.
 static bool add_constant(kt_model_draft *draft, kt_model_source *out, kt_const_decl decl) {
     for (size_t i = 0; i < out->constants.n; i++) {
         if (!kt_str_eq(out->constants.at[i].name.text, decl.name.text)) continue;
+        size_t now = part_of(draft, decl.name.at);
+        size_t before = part_of(draft, out->constants.at[i].name.at);
+        if (includes(draft, now, before, 0)) out->constants.at[i] = decl;
+        if (includes(draft, now, before, 0) || includes(draft, before, now, 0)) return true;
         kt_diag_error(draft->diag, KT_RULE_NAME, decl.name.at, "constant '%.*s' is defined twice",
             KT_STR_ARG(decl.name.text));
         kt_diag_note_at(draft->diag, out->constants.at[i].name.at, "the first time");
@@ -436,8 +481,10 @@ bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out) {
         const kt_source_decl *source = NULL;
         for (int i = 0; i < part->n_sources; i++)
             if (kt_str_eq(part->sources[i].name.text, name)) source = &part->sources[i];
+        if (!source && !value_of(part->root, "weights")) continue; // it adds nothing here
         if (!source) {
-            ok = kt_diag_error(draft->diag, KT_RULE_KEY, value_of(part->root, "sources")->at,
+            const kt_node *sources = value_of(part->root, "sources");
+            ok = kt_diag_error(draft->diag, KT_RULE_KEY, (sources ? sources : part->root)->at,
                 "this file has no source '%.*s', another one has", KT_STR_ARG(name));
             continue;
         }

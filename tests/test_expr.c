@@ -124,6 +124,8 @@ static void logic(void **state) {
     is_int(f, "min(n, d, 3)", 3);
     is_int(f, "max(n, d, 3)", 64);
     is_int(f, "select(n > 4, 10, 20)", 10);
+    is_int(f, "sqrt(n * n) == n", 1);
+    is_int(f, "sqrt(2) * sqrt(2) > 1.9999999 and sqrt(2.0) < 1.4142136", 1);
 }
 
 static void only_the_needed_side_is_computed(void **state) {
@@ -182,6 +184,7 @@ static void mistakes(void **state) {
     fails(f, "ceildiv(1, 2)", "unknown function 'ceildiv'");
     fails(f, "ceil_div(1)", "takes 2 arguments, got 1");
     fails(f, "min(1)", "takes 2 arguments or more");
+    fails(f, "sqrt(0 - n)", "negative");
     fails(f, "select(1, 2)", "takes 3 arguments");
     fails(f, "not n", "takes brackets");
     fails(f, "and 1", "missing before this word");

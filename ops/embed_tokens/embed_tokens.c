@@ -7,6 +7,7 @@ static const char *run(const kt_cpu_call *call) {
     const uint16_t *table = kt_cpu_in(call, "table")->data; // rows of f16
     const uint16_t *image = kt_cpu_in(call, "image")->data; // f16[m, d] or NULL
     const int32_t *ids = kt_cpu_in(call, "ids")->data;
+    float scale = (float)kt_cpu_param(call, "scale");
     float *x = kt_cpu_in(call, "x")->data;
     for (int64_t i = 0; i < n; i++) {
         int64_t picture = -1 - (int64_t)ids[i];
@@ -17,6 +18,7 @@ static const char *run(const kt_cpu_call *call) {
         }
         const uint16_t *row = ids[i] < 0 ? image + picture * d : table + ids[i] * d;
         call->host->f16_to_f32(row, x + i * d, (size_t)d);
+        for (int64_t k = 0; ids[i] >= 0 && k < d; k++) x[i * d + k] *= scale;
     }
     memset(kt_cpu_in(call, "part")->data, 0, sizeof(float) * (size_t)(s * n * d));
     return NULL;

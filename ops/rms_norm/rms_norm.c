@@ -8,7 +8,7 @@ struct rows {
     const float *x, *w; // f32[n, d], f32[d]
     uint16_t *y;        // f16[n, d]
     int64_t d;
-    float eps;
+    float eps, scale;
 };
 
 static void rows_run(void *ctx, int64_t begin, int64_t end) {
@@ -19,7 +19,7 @@ static void rows_run(void *ctx, int64_t begin, int64_t end) {
         double sum = 0;
         for (int64_t i = 0; i < c->d; i++) sum += (double)x[i] * (double)x[i];
         float scale = (float)(1.0 / sqrt(sum / (double)c->d + (double)c->eps));
-        for (int64_t i = 0; i < c->d; i++) row[i] = x[i] * scale * c->w[i];
+        for (int64_t i = 0; i < c->d; i++) row[i] = x[i] * scale * c->w[i] * c->scale;
         c->host->f32_to_f16(row, c->y + r * c->d, (size_t)c->d);
     }
     free(row);
@@ -33,6 +33,7 @@ static const char *run(const kt_cpu_call *call) {
         .y = kt_cpu_in(call, "y")->data,
         .d = kt_cpu_dim(call, "d"),
         .eps = (float)kt_cpu_param(call, "eps"),
+        .scale = (float)kt_cpu_param(call, "scale"),
     };
     call->host->parallel_for(call->host, kt_cpu_dim(call, "n"), 8, rows_run, &c);
     return NULL;
