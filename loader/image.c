@@ -25,7 +25,7 @@ static const image_kind kinds[] = {
     {"BMP", 0, MARK("BM"), kt_image_read_stb},
     {"GIF", 0, MARK("GIF87a"), kt_image_read_stb},
     {"GIF", 0, MARK("GIF89a"), kt_image_read_stb},
-    {"PSD", 0, MARK("8BPS"), kt_image_read_stb},
+    {"PSD", 0, MARK("8BPS"), kt_image_read_psd},
     {"HEIC", 4, MARK("ftypheic"), NULL},
     {"HEIC", 4, MARK("ftypheix"), NULL},
     {"HEIC", 4, MARK("ftyphevc"), NULL},

@@ -4,14 +4,14 @@
 #include <string.h>
 
 // The formats of stb_image that are let in. Not HDR and PIC, which nobody sends, nor PNM, whose
-// 16-bit files version 2.27 reads past the end of its memory.
+// 16-bit files version 2.27 reads past the end of its memory, nor PSD, where it undoes the mixing
+// with white that it supposes (Pillow drops alpha) and overflows bytes on the way.
 #define STBI_NO_STDIO
 #define STBI_NO_HDR
 #define STBI_NO_LINEAR
 #define STBI_ONLY_BMP
 #define STBI_ONLY_GIF
 #define STBI_ONLY_TGA
-#define STBI_ONLY_PSD
 #ifdef KT_STB_ONLY
 #define STBI_ONLY_JPEG
 #define STBI_ONLY_PNG

@@ -199,7 +199,7 @@ static void image_refuses_every_prefix(void **state) {
     static const char *const names[] = {"video-001.q50.420.jpeg",
         "video-001.q50.422.progressive.jpeg", "own-cmyk.jpeg", "own-17x3.jpeg", "basn2c16.png",
         "own-palette.png", "own-lossy.webp", "own-alpha-lossy.webp", "own-lossless.webp", "own.bmp",
-        "own.tga", "own-rle.tga", "own.psd"};
+        "own.tga", "own-rle.tga", "own.psd", "own-alpha.psd"};
     kt_arena arena = {0};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[128];
