@@ -108,9 +108,8 @@ static kt_status read_split(reader *in, const kt_json *value, const char *where)
         in, kt_arena_printf(in->tmp, "%s.pattern", where), pattern, "a Regex or a String");
 }
 
-// What ByteLevel means by use_regex. Source: openai/gpt-2, src/encoder.py; the format fixes it, the
-// file does not hold it.
-static const char byte_level_pattern[] =
+// Source: openai/gpt-2, src/encoder.py; the format fixes it, the file does not hold it.
+const char kt_gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 static kt_status read_byte_level(reader *in, const kt_json *value, const char *where) {
@@ -122,7 +121,7 @@ static kt_status read_byte_level(reader *in, const kt_json *value, const char *w
     bool use_regex = true;
     (void)kt_json_get_bool(kt_json_find(value, KT_STR("use_regex")), &use_regex);
     in->byte_level = true;
-    return use_regex ? add_cutter(in, kt_str_from(byte_level_pattern), false, where) : KT_OK;
+    return use_regex ? add_cutter(in, kt_str_from(kt_gpt2_pattern), false, where) : KT_OK;
 }
 
 static kt_status read_digits(reader *in, const kt_json *value, const char *where) {
@@ -228,15 +227,10 @@ static kt_status enter_added(reader *in, const kt_added *added) {
     return KT_OK;
 }
 
-static kt_status read_all_added(reader *in, const kt_json *list) {
+static kt_status enter_all_added(reader *in, const kt_added *all, size_t n) {
     kt_tokenizer *out = in->out;
-    if (!is_null(list) && list->kind != KT_JSON_LIST)
-        return refuse(in, "added_tokens", list, "a list");
-    size_t n = is_null(list) ? 0 : list->n;
-    kt_added *all = KT_NEW_ARRAY(in->tmp, kt_added, n);
     out->size = out->bpe.size;
     for (size_t i = 0; i < n; i++) {
-        KT_TRY(read_added(in, &list->as.items[i], i, &all[i]));
         if (all[i].id >= out->size) out->size = all[i].id + 1;
     }
     out->bytes = KT_NEW_ARRAY(&out->arena, kt_str, out->size);
@@ -247,6 +241,15 @@ static kt_status read_all_added(reader *in, const kt_json *list) {
     kt_added_sort(&out->raw);
     kt_added_sort(&out->normalized);
     return KT_OK;
+}
+
+static kt_status read_all_added(reader *in, const kt_json *list) {
+    if (!is_null(list) && list->kind != KT_JSON_LIST)
+        return refuse(in, "added_tokens", list, "a list");
+    size_t n = is_null(list) ? 0 : list->n;
+    kt_added *all = KT_NEW_ARRAY(in->tmp, kt_added, n);
+    for (size_t i = 0; i < n; i++) KT_TRY(read_added(in, &list->as.items[i], i, &all[i]));
+    return enter_all_added(in, all, n);
 }
 
 static kt_status read_all(reader *in, const kt_json *root) {
@@ -289,6 +292,30 @@ kt_status kt_tokenizer_parse(kt_str json, const char *name, kt_tokenizer **out, 
     return status;
 }
 
+static kt_status make_all(reader *in, const kt_tokenizer_made *made) {
+    kt_tokenizer *out = in->out;
+    out->nfc = made->nfc;
+    KT_TRY(kt_bpe_open_lists(&out->arena, &made->lists, in->name, &out->bpe, in->err));
+    for (int i = 0; i < made->n_patterns; i++)
+        KT_TRY(add_cutter(in, kt_str_from(made->patterns[i]), false, "tokenizer.ggml.pre"));
+    return enter_all_added(in, made->added, made->n_added);
+}
+
+kt_status kt_tokenizer_make(
+    const kt_tokenizer_made *made, const char *name, kt_tokenizer **out, kt_err *err) {
+    kt_arena tmp = {0};
+    kt_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+    if (tokenizer == NULL) kt_out_of_memory(sizeof *tokenizer);
+    reader in = {.out = tokenizer, .tmp = &tmp, .name = name, .err = err};
+    kt_status status = make_all(&in, made);
+    kt_arena_deinit(&tmp);
+    if (status == KT_OK)
+        *out = tokenizer;
+    else
+        kt_tokenizer_close(tokenizer);
+    return status;
+}
+
 kt_status kt_tokenizer_open(const char *path, kt_tokenizer **out, kt_err *err) {
     enum { MAX_BYTES = 256 << 20 };
     if (kt_str_ends(kt_str_from(path), KT_STR(".model"))) {
@@ -297,6 +324,8 @@ kt_status kt_tokenizer_open(const char *path, kt_tokenizer **out, kt_err *err) {
             "the Python library transformers (save_pretrained)",
             path);
     }
+    if (kt_str_ends(kt_str_from(path), KT_STR(".gguf")))
+        return kt_tokenizer_open_gguf(path, out, err);
     kt_arena tmp = {0};
     kt_str text;
     kt_status status = kt_file_read(&tmp, path, MAX_BYTES, &text, err);

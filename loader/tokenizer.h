@@ -1,10 +1,12 @@
-// Text to token ids and back: byte-level BPE as a Hugging Face tokenizer.json describes it.
+// Text to token ids and back: byte-level BPE as a Hugging Face tokenizer.json, or a GGUF file,
+// describes it.
 //
 // All comes from the file: vocabulary, merges, normaliser (NFC), the patterns that cut text into
-// pieces, added tokens with their flags. What is not supported is refused by name when the file is
-// opened. A tokenizer does not change after that: several threads may use it. Text must be valid
-// UTF-8. No token is added to what is encoded (the file's post-processor is not used: the chat
-// template writes what a prompt needs).
+// pieces, added tokens with their flags. A GGUF file names the patterns instead
+// (tokenizer.ggml.pre): the names known are those of tokenizer_gguf.c. What is not supported is
+// refused by name when the file is opened. A tokenizer does not change after that: several threads
+// may use it. Text must be valid UTF-8. No token is added to what is encoded (the file's
+// post-processor is not used: the chat template writes what a prompt needs).
 #ifndef KT_LOADER_TOKENIZER_H
 #define KT_LOADER_TOKENIZER_H
 

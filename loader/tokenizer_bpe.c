@@ -77,11 +77,18 @@ struct kt_merge {
 
 typedef struct reader {
     kt_arena *arena;
-    const char *name; // of the file
-    const kt_json *vocab;
+    const char *name;                 // of the file
+    const char *vocab_at, *merges_at; // places in it
+    const kt_json *vocab;             // NULL: from lists
+    kt_table by_name;                 // of lists
     kt_bpe *out;
     kt_err *err;
 } reader;
+
+static bool find_token(const reader *in, kt_str name, int64_t *id) {
+    return in->vocab == NULL ? kt_table_find(&in->by_name, name, id)
+                             : kt_json_get_int(kt_json_find(in->vocab, name), id);
+}
 
 static kt_status read_vocab(reader *in) {
     const kt_json *vocab = in->vocab;
@@ -119,7 +126,7 @@ static void read_bytes(reader *in) {
     for (int b = 0; b < 256; b++) {
         char text[2];
         int64_t id;
-        bool known = kt_json_get_int(kt_json_find(in->vocab, char_of(b, text)), &id);
+        bool known = find_token(in, char_of(b, text), &id);
         in->out->byte_id[b] = known ? (int32_t)id : -1;
     }
 }
@@ -134,14 +141,8 @@ static struct kt_merge *slot_of(const kt_bpe *bpe, int32_t left, int32_t right) 
     return &bpe->merges[at];
 }
 
-// A merge is written "a b" or ["a", "b"].
-static bool merge_sides(const kt_json *merge, kt_str *left, kt_str *right) {
-    if (merge->kind == KT_JSON_LIST) {
-        return merge->n == 2 && kt_json_get_text(&merge->as.items[0], left) &&
-               kt_json_get_text(&merge->as.items[1], right);
-    }
-    kt_str text;
-    if (!kt_json_get_text(merge, &text)) return false;
+// "a b"
+static bool split_merge(kt_str text, kt_str *left, kt_str *right) {
     ptrdiff_t space = kt_str_find(text, ' ');
     if (space <= 0 || space != kt_str_find_last(text, ' ')) return false;
     *left = kt_str_slice(text, 0, (size_t)space);
@@ -149,13 +150,17 @@ static bool merge_sides(const kt_json *merge, kt_str *left, kt_str *right) {
     return right->n > 0;
 }
 
-static kt_status read_merge(reader *in, const kt_json *merge, size_t rank, kt_buf *joined) {
-    kt_str left, right;
-    if (!merge_sides(merge, &left, &right)) {
-        return KT_FAIL(in->err, KT_EFORMAT,
-            "%s: model.merges[%zu] is %s, expected \"a b\" or [\"a\", \"b\"]", in->name, rank,
-            kt_json_describe(in->arena, merge));
+// A merge is written "a b" or ["a", "b"].
+static bool merge_sides(const kt_json *merge, kt_str *left, kt_str *right) {
+    if (merge->kind == KT_JSON_LIST) {
+        return merge->n == 2 && kt_json_get_text(&merge->as.items[0], left) &&
+               kt_json_get_text(&merge->as.items[1], right);
     }
+    kt_str text;
+    return kt_json_get_text(merge, &text) && split_merge(text, left, right);
+}
+
+static kt_status enter_merge(reader *in, kt_str left, kt_str right, size_t rank, kt_buf *joined) {
     kt_buf_clear(joined);
     kt_buf_str(joined, left);
     kt_buf_str(joined, right);
@@ -163,10 +168,10 @@ static kt_status read_merge(reader *in, const kt_json *merge, size_t rank, kt_bu
     const kt_str names[3] = {left, right, both};
     int64_t ids[3];
     for (int i = 0; i < 3; i++) {
-        if (kt_json_get_int(kt_json_find(in->vocab, names[i]), &ids[i])) continue;
-        return KT_FAIL(in->err, KT_EFORMAT,
-            "%s: model.merges[%zu] ('%.*s' and '%.*s'): '%.*s' is not in model.vocab", in->name,
-            rank, KT_STR_ARG(left), KT_STR_ARG(right), KT_STR_ARG(names[i]));
+        if (find_token(in, names[i], &ids[i])) continue;
+        return KT_FAIL(in->err, KT_EFORMAT, "%s: %s[%zu] ('%.*s' and '%.*s'): '%.*s' is not in %s",
+            in->name, in->merges_at, rank, KT_STR_ARG(left), KT_STR_ARG(right),
+            KT_STR_ARG(names[i]), in->vocab_at);
     }
     struct kt_merge *slot = slot_of(in->out, (int32_t)ids[0], (int32_t)ids[1]);
     // Of a rule that is written twice the last one counts, as in the reference.
@@ -174,15 +179,27 @@ static kt_status read_merge(reader *in, const kt_json *merge, size_t rank, kt_bu
     return KT_OK;
 }
 
+static kt_status read_merge(reader *in, const kt_json *merge, size_t rank, kt_buf *joined) {
+    kt_str left, right;
+    if (merge_sides(merge, &left, &right)) return enter_merge(in, left, right, rank, joined);
+    return KT_FAIL(in->err, KT_EFORMAT,
+        "%s: model.merges[%zu] is %s, expected \"a b\" or [\"a\", \"b\"]", in->name, rank,
+        kt_json_describe(in->arena, merge));
+}
+
+static void make_slots(reader *in, size_t n) {
+    in->out->n_slots = 16;
+    while (in->out->n_slots < 2 * n) in->out->n_slots *= 2;
+    in->out->merges = KT_NEW_ARRAY(in->arena, struct kt_merge, in->out->n_slots);
+    for (size_t i = 0; i < in->out->n_slots; i++) in->out->merges[i].left = -1;
+}
+
 static kt_status read_merges(reader *in, const kt_json *merges) {
     if (merges == NULL || merges->kind != KT_JSON_LIST || merges->n > KT_BPE_ID_MAX) {
         return KT_FAIL(in->err, KT_EFORMAT, "%s: model.merges is %s, expected a list of at most %d",
             in->name, kt_json_describe(in->arena, merges), KT_BPE_ID_MAX);
     }
-    in->out->n_slots = 16;
-    while (in->out->n_slots < 2 * merges->n) in->out->n_slots *= 2;
-    in->out->merges = KT_NEW_ARRAY(in->arena, struct kt_merge, in->out->n_slots);
-    for (size_t i = 0; i < in->out->n_slots; i++) in->out->merges[i].left = -1;
+    make_slots(in, merges->n);
     kt_buf joined = {0};
     kt_status status = KT_OK;
     for (size_t i = 0; status == KT_OK && i < merges->n; i++)
@@ -226,7 +243,7 @@ static kt_status read_settings(reader *in, const kt_json *model) {
     kt_str unk;
     if (!kt_json_get_text(kt_json_find(model, KT_STR("unk_token")), &unk)) return KT_OK;
     int64_t id;
-    if (kt_json_get_int(kt_json_find(in->vocab, unk), &id)) in->out->unk = (int32_t)id;
+    if (find_token(in, unk, &id)) in->out->unk = (int32_t)id;
     return KT_OK;
 }
 
@@ -239,7 +256,10 @@ kt_status kt_bpe_open(
         return KT_FAIL(err, KT_EFORMAT, "%s: model.type is %s; only byte-level BPE is supported",
             name, kt_json_describe(arena, type));
     }
-    reader in = {arena, name, kt_json_find(model, KT_STR("vocab")), out, err};
+    reader in = {.arena = arena, .name = name, .out = out, .err = err};
+    in.vocab_at = "model.vocab";
+    in.merges_at = "model.merges";
+    in.vocab = kt_json_find(model, KT_STR("vocab"));
     if (in.vocab == NULL || in.vocab->kind != KT_JSON_OBJECT || in.vocab->n == 0) {
         return KT_FAIL(err, KT_EFORMAT, "%s: model.vocab is %s, expected an object with tokens",
             name, kt_json_describe(arena, in.vocab));
@@ -248,6 +268,66 @@ kt_status kt_bpe_open(
     read_bytes(&in);
     KT_TRY(read_settings(&in, model));
     return read_merges(&in, kt_json_find(model, KT_STR("merges")));
+}
+
+// ---- from lists
+
+static kt_status enter_tokens(reader *in, const kt_bpe_lists *lists) {
+    kt_bpe *out = in->out;
+    alphabet table = make_alphabet();
+    out->size = lists->n_tokens;
+    out->bytes = KT_NEW_ARRAY(in->arena, kt_str, lists->n_tokens);
+    kt_table_init(&out->by_bytes, in->arena);
+    for (int32_t i = 0; i < lists->n_tokens; i++) {
+        kt_str token = lists->tokens[i];
+        int64_t before;
+        if (token.at == NULL || token.n == 0) continue;
+        if (kt_table_find(&in->by_name, token, &before)) {
+            return KT_FAIL(in->err, KT_EFORMAT,
+                "%s: %s[%d] is '%.*s', and so is token %" PRId64 "; the file is damaged, download "
+                "it again",
+                in->name, in->vocab_at, (int)i, KT_STR_ARG(token), before);
+        }
+        kt_table_set(&in->by_name, token, i);
+        if (lists->added[i]) continue;
+        out->bytes[i] = decode(&table, in->arena, token);
+        kt_table_set(&out->by_bytes, out->bytes[i], i);
+    }
+    return KT_OK;
+}
+
+static kt_status enter_merges(reader *in, const kt_bpe_lists *lists) {
+    make_slots(in, lists->n_merges);
+    kt_buf joined = {0};
+    kt_status status = KT_OK;
+    for (size_t i = 0; status == KT_OK && i < lists->n_merges; i++) {
+        kt_str left, right;
+        if (split_merge(lists->merges[i], &left, &right)) {
+            status = enter_merge(in, left, right, i, &joined);
+            continue;
+        }
+        status = KT_FAIL(in->err, KT_EFORMAT, "%s: %s[%zu] is '%.*s', expected \"a b\"", in->name,
+            in->merges_at, i, KT_STR_ARG(lists->merges[i]));
+    }
+    kt_buf_deinit(&joined);
+    return status;
+}
+
+kt_status kt_bpe_open_lists(
+    kt_arena *arena, const kt_bpe_lists *lists, const char *name, kt_bpe *out, kt_err *err) {
+    *out = (kt_bpe){.unk = -1, .ignore_merges = lists->ignore_merges};
+    kt_arena tmp = {0};
+    reader in = {.arena = arena, .name = name, .out = out, .err = err};
+    in.vocab_at = "tokenizer.ggml.tokens";
+    in.merges_at = "tokenizer.ggml.merges";
+    kt_table_init(&in.by_name, &tmp);
+    kt_status status = enter_tokens(&in, lists);
+    if (status == KT_OK) {
+        read_bytes(&in);
+        status = enter_merges(&in, lists);
+    }
+    kt_arena_deinit(&tmp);
+    return status;
 }
 
 // ---- merging one piece

@@ -101,6 +101,20 @@ typedef struct kt_bpe_memory {
     struct kt_seen *seen; // pieces seen before
 } kt_bpe_memory;
 
+// Tokens and merges as lists, in the order of ids and ranks.
+typedef struct kt_bpe_lists {
+    const kt_str *tokens; // [n_tokens] in the alphabet of bytes; .at NULL: no token has this id
+    // [n_tokens] true: an added token, which stands for itself and is not found by its bytes
+    const bool *added;
+    int32_t n_tokens;
+    const kt_str *merges; // "a b"
+    size_t n_merges;
+    bool ignore_merges;
+} kt_bpe_lists;
+
+// The same from lists, whose texts must stay until it returns. Errors: EFORMAT.
+kt_status kt_bpe_open_lists(kt_arena *arena, const kt_bpe_lists *lists, const char *name,
+    kt_bpe *out, kt_err *err) KT_MUST_CHECK;
 // Reads the `model` object of a tokenizer.json. Errors: EFORMAT.
 kt_status kt_bpe_open(kt_arena *arena, const kt_json *model, const char *name, kt_bpe *out,
     kt_err *err) KT_MUST_CHECK;
@@ -108,5 +122,28 @@ kt_status kt_bpe_open(kt_arena *arena, const kt_json *model, const char *name, k
 // EPROMPT.
 kt_status kt_bpe_encode(const kt_bpe *bpe, kt_bpe_memory *memory, kt_str piece, kt_arena *arena,
     kt_ids *ids, kt_err *err) KT_MUST_CHECK;
+
+// ---- a whole tokenizer from its parts: tokenizer.c
+
+typedef struct kt_tokenizer_made {
+    bool nfc;
+    const char *const *patterns; // pieces are cut by one after the other
+    int n_patterns;
+    kt_bpe_lists lists;
+    const kt_added *added;
+    size_t n_added;
+} kt_tokenizer_made;
+
+// Errors: EFORMAT; `name` stands for the file.
+kt_status kt_tokenizer_make(
+    const kt_tokenizer_made *made, const char *name, kt_tokenizer **out, kt_err *err) KT_MUST_CHECK;
+
+// The pattern of GPT-2, and what ByteLevel means by use_regex.
+extern const char kt_gpt2_pattern[];
+
+// ---- the tokenizer of a GGUF file: tokenizer_gguf.c
+
+// Errors: EFILE, EFORMAT.
+kt_status kt_tokenizer_open_gguf(const char *path, kt_tokenizer **out, kt_err *err) KT_MUST_CHECK;
 
 #endif
