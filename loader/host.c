@@ -62,6 +62,7 @@ static const char prompt_steps[] =
     "  in:\n"
     "    items: items\n"
     "    shared: text?\n"
+    "    system: text?\n"
     "    grid: grid?\n"
     "  out:\n"
     "    prompt: prompt\n"

@@ -51,6 +51,8 @@ typedef struct kt_options_run {
     bool no_cache;        // neither read nor write the cache of compiled kernels
     bool no_blas;         // CPU: own matrix products also where OpenBLAS is installed
     bool several; // runs of more than one picture are to come: read one while another is computed
+    bool with_picture; // runs with pictures are to come: refuse a pipeline that takes none before
+                       // loading
     bool no_picture;  // runs without pictures are to come: refuse a pipeline that wants one before
                       // loading
     const char *dump; // folder for what stages and layers make, as .npy files; kernels are launched

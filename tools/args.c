@@ -115,7 +115,27 @@ const char *kt_take_memory(kt_args *args, const char *value) {
     return NULL;
 }
 
+// All of stdin, without the end of its last line; NULL if it cannot be read or is too long.
+static const char *read_stdin(void) {
+    enum { MOST = 4 << 20 };
+    static kt_buf text; // lives as long as the arguments
+    char part[4096];
+    size_t n;
+    kt_buf_clear(&text);
+    while ((n = fread(part, 1, sizeof part, stdin)) > 0 && text.n <= MOST)
+        kt_buf_add(&text, part, n);
+    if (ferror(stdin) || text.n > MOST) return NULL;
+    while (text.n > 0 && (text.at[text.n - 1] == '\n' || text.at[text.n - 1] == '\r'))
+        text.at[--text.n] = 0;
+    return text.n == 0 || memchr(text.at, 0, text.n) ? "" : text.at;
+}
+
 const char *kt_take_question(kt_args *args, const char *value) {
+    if (strcmp(value, "-") == 0) {
+        value = read_stdin();
+        if (!value) return "stdin cannot be read, or holds more than 4 MB";
+        if (!*value) return "stdin holds no text";
+    }
     if (!*value) return "a question is text";
     if (!kt_utf8_valid(kt_str_from(value))) return not_utf8;
     args->run.question = value;

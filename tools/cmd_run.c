@@ -88,7 +88,8 @@ static const char *take_quiet(kt_args *args, const char *value) {
 }
 
 static const kt_flag flags[] = {
-    {"-p", "TEXT", "ask this instead of the pipeline's items", kt_take_question},
+    {"-p", "TEXT", "ask this instead of the pipeline's items; - reads it from stdin",
+        kt_take_question},
     {"--set", "NAME=VALUE", "set a parameter of the pipeline (language=ja)", kt_take_set},
     {"--model", "DIR", "model folder; without it the pipeline's own", kt_take_model},
     {"--ops", "DIR", "more ops; one with a shipped op's name replaces it", kt_take_ops},
@@ -238,6 +239,7 @@ int kt_cmd_run(int argc, char **argv) {
     args.run.dump_only = args.dump_only;
     args.run.several = args.n_positional > 2;
     args.run.no_picture = args.n_positional == 1;
+    args.run.with_picture = args.n_positional > 1;
     kt_err err;
     kt_session *session = NULL;
     kt_buf report = {0};

@@ -11,9 +11,20 @@ static bool is_joint(const kt_host *host) {
     return kt_str_is(kt_host_word(host, "mode"), "joint");
 }
 
+// Adds the model's own stop tokens to those that the chat names.
+static void add_stops(kt_request *r, kt_prompts *prompts) {
+    const kt_context *c = r->context;
+    int32_t *all = KT_NEW_ARRAY(&r->arena, int32_t, prompts->n_stop + c->n_stop_ids);
+    for (int i = 0; i < prompts->n_stop; i++) all[i] = prompts->stop[i];
+    prompts->stop = all;
+    for (int i = 0; i < c->n_stop_ids; i++)
+        if (!kt_chat_stops(prompts, c->stop_ids[i])) all[prompts->n_stop++] = c->stop_ids[i];
+}
+
 kt_status kt_host_give_prompts(kt_host *host, kt_prompts *prompts, kt_err *err) {
     kt_request *r = host->request;
     int stop = kt_host_out(host, "stop");
+    add_stops(r, prompts);
     r->objects[kt_host_out(host, "prompt")] = prompts;
     KT_TRY(kt_host_decide(host, "r", prompts->n, KT_EPROMPT, err));
     if (stop < 0) return KT_OK;
@@ -34,7 +45,8 @@ kt_status kt_host_write_prompt(kt_host *host, kt_err *err) {
     int grid = kt_host_in(host, "grid");
     kt_str *asks = KT_NEW_ARRAY(&r->arena, kt_str, c->n_items + 1);
     for (int i = 0; i < c->n_items; i++) asks[i] = c->items[i].ask;
-    kt_chat_request request = {.shared = c->shared,
+    kt_chat_request request = {.system = c->system,
+        .shared = c->shared,
         .asks = asks,
         .n_asks = c->n_items,
         .joint = is_joint(host),

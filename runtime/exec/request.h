@@ -19,7 +19,9 @@ typedef struct kt_context {
     kt_picture_markup markup;
     const kt_pipe_item *items;
     int n_items;
-    kt_str shared;
+    kt_str shared, system;   // empty: none; the model's own
+    const int32_t *stop_ids; // tokens that end an answer besides those that the chat names
+    int n_stop_ids;
     kt_pool *pool;
     volatile int *stop;
 } kt_context;

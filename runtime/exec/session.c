@@ -83,6 +83,11 @@ kt_status kt_session_read(kt_session *s, kt_diag *diag, kt_err *err) {
     bool ok = s->registry && s->pipeline && apply_settings(s, diag);
     if (!ok || diag->n_errors > 0)
         return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
+    if (s->options.with_picture && !kt_session_takes_picture(s))
+        return KT_FAIL(err, KT_EUSAGE,
+            "pipeline '%.*s' looks at no picture, and one is given; a question is asked with -p "
+            "TEXT",
+            KT_STR_ARG(s->pipeline->name));
     if (s->options.no_picture && kt_session_takes_picture(s))
         return KT_FAIL(err, KT_EUSAGE, "pipeline '%.*s' looks at a picture, and none is given",
             KT_STR_ARG(s->pipeline->name));
@@ -116,6 +121,28 @@ static kt_status bind_texts(kt_session *s, kt_diag *diag, kt_err *err) {
     s->context.items = items;
     if (!kt_pipeline_text(s->pipeline, "shared", &s->context.shared))
         s->context.shared = KT_STR("");
+    if (!kt_pipeline_text(s->pipeline, "system", &s->context.system))
+        s->context.system = KT_STR("");
+    return KT_OK;
+}
+
+// Those of the model's folder or file. One without a row in the embedding table never comes.
+static kt_status bind_stops(kt_session *s, kt_err *err) {
+    const kt_model *m = &s->model;
+    kt_value rows = kt_value_int(INT32_MAX);
+    bool known = kt_model_constant(m, KT_STR("vocab"), &rows);
+    int32_t *ids = KT_NEW_ARRAY(&s->model_arena, int32_t, m->n_stop_ids);
+    for (int i = 0; i < m->n_stop_ids; i++) {
+        if (m->stop_ids[i] < 0 || m->stop_ids[i] >= rows.i)
+            return KT_FAIL(err, KT_EMODEL,
+                "'%s' says that token %" PRId64
+                " ends an answer (eos_token_id), and ids %s %" PRId64,
+                m->folder, m->stop_ids[i], known ? "of its vocabulary are 0 to" : "are 0 to",
+                rows.i - 1);
+        ids[i] = (int32_t)m->stop_ids[i];
+    }
+    s->context.stop_ids = ids;
+    s->context.n_stop_ids = m->n_stop_ids;
     return KT_OK;
 }
 
@@ -158,6 +185,7 @@ kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
         return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
     copy_templates(s);
     KT_TRY(bind_texts(s, diag, err));
+    KT_TRY(bind_stops(s, err));
     if (!needs_tokenizer(s)) return KT_OK;
     KT_TRY(kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err));
     return check_vocabulary(s, err);
