@@ -22,7 +22,8 @@ libssl-dev       header:openssl/evp.h         library:libcrypto.a
 libstb-dev       header:stb/stb_image.h'
 test='
 libcmocka-dev    header:cmocka.h
-g++              command:g++'
+g++              command:g++
+python3-numpy    file:/usr/lib/python3/dist-packages/numpy'
 lint='
 clang-format-14  command:clang-format-14
 clang-tidy-14    command:clang-tidy-14

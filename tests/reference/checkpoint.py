@@ -5,8 +5,8 @@
 
 A geometry is the config.json that is written. Weights are drawn so that activations are lively: every
 product keeps the size of what goes in, scores spread over a few units, each block adds about half of
-the hidden state's size at the start, the logits have a standard deviation of 4. The same seed gives the
-same bytes on every machine that has numpy's PCG64.
+the hidden state's size at the start, the logits have a standard deviation of 3 (tied head) or 4. The same
+seed gives the same bytes on every machine that has numpy's PCG64.
 """
 import argparse
 import json
@@ -114,7 +114,9 @@ class Writer:
         c = self.config
         d, heads, kv = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"]
         hd = c.get("head_dim", d // heads)
-        self.put_plain(prefix + "model.embed_tokens.weight", self.draw(c["vocab_size"], d, std=1 / c.get("scale_emb", 1)))
+        # As a head it would name the token it was given, were it larger.
+        std = 3 / d ** 0.5 if c["tie_word_embeddings"] else 1 / c.get("scale_emb", 1)
+        self.put_plain(prefix + "model.embed_tokens.weight", self.draw(c["vocab_size"], d, std=std))
         branch = 1.0 / c["num_hidden_layers"] ** 0.5
         if "scale_depth" in c:
             branch *= c["num_hidden_layers"] ** 0.5 / c["scale_depth"]
