@@ -217,9 +217,51 @@ static kt_status check_token(
     if (kt_tokenizer_find(tokenizer, token, &id) && kt_tokenizer_is_added(tokenizer, id))
         return KT_OK;
     return KT_FAIL(err, KT_EMODEL,
-        "the model file's %s is '%.*s', which is no added token of the tokenizer; tokenizer and "
-        "model file are not for each other",
-        what, KT_STR_ARG(token));
+        "the model file's %s names the token '%.*s', which is no added token of '%s'; tokenizer "
+        "and model file are not for each other",
+        what, KT_STR_ARG(token), kt_tokenizer_name(tokenizer));
+}
+
+// A template's markup: from `open` to `close` with neither blanks nor another beginning between.
+// Without its token it would silently become plain text.
+typedef struct markup_row {
+    const char *what, *open, *close;
+    kt_str text;
+} markup_row;
+
+static kt_status check_markup(const kt_tokenizer *tokenizer, const markup_row *row, kt_err *err) {
+    kt_str rest = row->text, open = kt_str_from(row->open), close = kt_str_from(row->close);
+    for (;;) {
+        ptrdiff_t from = kt_str_find_text(rest, row->open);
+        if (from < 0) return KT_OK;
+        rest = kt_str_slice(rest, (size_t)from, rest.n);
+        size_t n = open.n;
+        while (n < rest.n && !kt_chat_blank(rest.at[n]) && rest.at[n] != '<' &&
+               !kt_str_starts(kt_str_slice(rest, n, rest.n), close))
+            n++;
+        bool is_token = n > open.n && kt_str_starts(kt_str_slice(rest, n, rest.n), close);
+        if (is_token) {
+            n += close.n;
+            KT_TRY(check_token(tokenizer, kt_str_slice(rest, 0, n), row->what, err));
+        }
+        rest = kt_str_slice(rest, n, rest.n);
+    }
+}
+
+// In chat templates only <|name|> is surely markup: "<<SYS>>" and the like are text.
+static kt_status check_tokens(const kt_tokenizer *tokenizer, const kt_chat_template *chat,
+    const kt_picture_markup *markup, kt_err *err) {
+    const markup_row rows[] = {
+        {"chat.system", "<|", "|>", chat->system},
+        {"chat.user", "<|", "|>", chat->user},
+        {"chat.answer", "<|", "|>", chat->answer},
+        {"picture.text", "<", ">", markup ? markup->text : KT_STR("")},
+        {"picture.slice", "<", ">", markup ? markup->slice : KT_STR("")},
+        {"picture.row", "<", ">", markup ? markup->row : KT_STR("")},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        KT_TRY(check_markup(tokenizer, &rows[i], err));
+    return markup ? check_token(tokenizer, markup->token, "picture.token", err) : KT_OK;
 }
 
 // ---- encoding
@@ -292,7 +334,7 @@ kt_status kt_chat_write(kt_arena *arena, const kt_tokenizer *tokenizer,
     kt_prompts *out, kt_err *err) {
     *out = (kt_prompts){0};
     KT_TRY(check(chat, markup, request, err));
-    if (request->grid != NULL) KT_TRY(check_token(tokenizer, markup->token, "picture.token", err));
+    KT_TRY(check_tokens(tokenizer, chat, request->grid ? markup : NULL, err));
     KT_TRY(find_stops(arena, tokenizer, chat, out, err));
     out->n = request->joint ? 1 : request->n_asks;
     out->at = KT_NEW_ARRAY(arena, kt_prompt, out->n);

@@ -62,8 +62,9 @@ typedef struct kt_prompts {
     int64_t picture_rows; // rows that the picture's tokens name: views * queries
 } kt_prompts;
 
-// Errors: EPROMPT (a text that is not UTF-8 or far too long), EMODEL (a template names a token that
-// the tokenizer does not have, or lacks "$text").
+// Errors: EPROMPT (a text that is not UTF-8 or far too long), EMODEL (a template lacks "$text", or
+// names a token that the tokenizer does not have: <|name|> in `chat`, <name> in `picture` where
+// there is one; the message names token and file).
 kt_status kt_chat_write(kt_arena *arena, const kt_tokenizer *tokenizer,
     const kt_chat_template *chat, const kt_picture_markup *markup, const kt_chat_request *request,
     kt_prompts *out, kt_err *err) KT_MUST_CHECK;

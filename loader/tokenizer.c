@@ -20,6 +20,7 @@ typedef struct cutters {
 
 struct kt_tokenizer {
     kt_arena arena;
+    const char *name; // of the file
     bool nfc;
     cutters cutters; // applied one after the other
     kt_bpe bpe;
@@ -280,6 +281,7 @@ kt_status kt_tokenizer_parse(kt_str json, const char *name, kt_tokenizer **out, 
     kt_arena tmp = {0};
     kt_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
     if (tokenizer == NULL) kt_out_of_memory(sizeof *tokenizer);
+    tokenizer->name = kt_arena_copy(&tokenizer->arena, name, strlen(name));
     reader in = {.out = tokenizer, .tmp = &tmp, .name = name, .err = err};
     const kt_json *root;
     kt_status status = kt_json_parse(&tmp, json, name, limits, &root, err);
@@ -306,6 +308,7 @@ kt_status kt_tokenizer_make(
     kt_arena tmp = {0};
     kt_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
     if (tokenizer == NULL) kt_out_of_memory(sizeof *tokenizer);
+    tokenizer->name = kt_arena_copy(&tokenizer->arena, name, strlen(name));
     reader in = {.out = tokenizer, .tmp = &tmp, .name = name, .err = err};
     kt_status status = make_all(&in, made);
     kt_arena_deinit(&tmp);
@@ -343,6 +346,10 @@ void kt_tokenizer_close(kt_tokenizer *tokenizer) {
 }
 
 // ---- tokens
+
+const char *kt_tokenizer_name(const kt_tokenizer *tokenizer) {
+    return tokenizer->name;
+}
 
 int32_t kt_tokenizer_size(const kt_tokenizer *tokenizer) {
     return tokenizer->size;

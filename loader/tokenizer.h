@@ -36,6 +36,7 @@ kt_status kt_tokenizer_parse(
     kt_str json, const char *name, kt_tokenizer **out, kt_err *err) KT_MUST_CHECK;
 void kt_tokenizer_close(kt_tokenizer *tokenizer); // NULL is fine
 
+const char *kt_tokenizer_name(const kt_tokenizer *tokenizer); // of its file, as messages say it
 int32_t kt_tokenizer_size(
     const kt_tokenizer *tokenizer); // highest id + 1; not every id below need be in use
 // The id of a token by the text it stands for: an added token's content, or a vocabulary entry's

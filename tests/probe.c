@@ -241,6 +241,67 @@ kt_status probe_write(const char *path, const probe_pattern *p, kt_err *err) {
     return status;
 }
 
+// ---- prompts
+
+enum { MOST_FIELDS = 16 };
+
+static void unescape(char *text) {
+    char *to = text;
+    for (const char *from = text; *from; from++) {
+        char c = *from;
+        if (c == '\\') {
+            c = *++from;
+            c = c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : '\\';
+        }
+        *to++ = c;
+    }
+    *to = '\0';
+}
+
+static int split_fields(char *text, char **fields) {
+    int n = 0;
+    while (text && n < MOST_FIELDS) {
+        char *next = strchr(text, '\t');
+        if (next) *next++ = '\0';
+        unescape(text);
+        fields[n++] = text;
+        text = next;
+    }
+    return n;
+}
+
+static kt_status write_prompts(kt_session *s, int width, int height, kt_buf *out, kt_err *err) {
+    probe p;
+    probe_start(&p, s, NULL);
+    if (width > 0)
+        probe_size(&p, height, width);
+    else
+        while (!kt_str_is(s->plan->stages[p.stage].name, "prompt")) p.stage++;
+    kt_status status = probe_run(&p, "prompt.prompt", err);
+    const kt_prompts *prompts = status == KT_OK ? kt_request_prompts(p.request) : NULL;
+    for (int i = 0; prompts && i < prompts->n; i++) {
+        for (int64_t k = 0; k < prompts->at[i].n; k++)
+            kt_buf_printf(out, "%s%" PRId32, k ? " " : "", prompts->at[i].ids[k]);
+        kt_buf_printf(out, "\n");
+    }
+    probe_end(&p);
+    return status;
+}
+
+kt_status probe_prompts(kt_session *session, char *line, kt_buf *out, kt_err *err) {
+    char *fields[MOST_FIELDS];
+    kt_pipe_item items[MOST_FIELDS];
+    int n = split_fields(line, fields);
+    if (n < 4) return KT_FAIL(err, KT_EUSAGE, "expected width, height, shared text and questions");
+    session->context.shared = kt_str_from(fields[2]);
+    session->context.items = items;
+    session->context.n_items = n - 3;
+    for (int i = 3; i < n; i++)
+        items[i - 3] = (kt_pipe_item){KT_STR("item"), KT_STR("item"), kt_str_from(fields[i]), -1};
+    int width = (int)strtol(fields[0], NULL, 10), height = (int)strtol(fields[1], NULL, 10);
+    return write_prompts(session, width, height, out, err);
+}
+
 // ---- goldens
 
 typedef struct golden {

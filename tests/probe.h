@@ -60,6 +60,11 @@ typedef struct probe_picture {
 kt_status probe_pixels(
     kt_session *session, const char *path, const char *dump, probe_picture *out, kt_err *err);
 
+// The prompts that the pipeline writes, a line of ids each (picture rows are -1, -2, ...). `line`:
+// width, height (0, 0: no picture), shared text and questions with tabs between; in them "\n",
+// "\t", "\r" and a doubled backslash stand for themselves. It is changed.
+kt_status probe_prompts(kt_session *session, char *line, kt_buf *out, kt_err *err);
+
 // A picture of our own as a TGA file. kind: "noise", "edges" (blocks of 3 x 3 pixels, channels 0 or
 // 255), "waves" (slow ramps). The same bytes as tests/reference/preprocess.py makes.
 typedef struct probe_pattern {

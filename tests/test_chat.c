@@ -167,8 +167,8 @@ static void mistakes_are_refused(void **state) {
         kt_chat_template chat;
         kt_picture_markup markup;
         kt_chat_request request;
-    } c[7];
-    for (int i = 0; i < 7; i++) {
+    } c[11];
+    for (int i = 0; i < 11; i++) {
         c[i].chat = chatml();
         c[i].markup = markup();
         c[i].request = (kt_chat_request){.asks = asks, .n_asks = 1, .grid = &grid};
@@ -183,7 +183,8 @@ static void mistakes_are_refused(void **state) {
     c[2].chat.system = KT_STR("x");
     c[2].message = "chat.system has no $text";
     c[3].markup.token = KT_STR("<nothing>");
-    c[3].message = "picture.token is '<nothing>'";
+    c[3].message = "picture.token names the token '<nothing>', which is no added token of "
+                   "'tests/data/small_tokenizer.json'";
     c[4].markup.slice = KT_STR("x");
     c[4].request.grid = &cut;
     c[4].message = "1 x 2 slices";
@@ -191,8 +192,16 @@ static void mistakes_are_refused(void **state) {
     c[5].message = "picture.text has no $view";
     c[6].chat.stop = &asks[0];
     c[6].chat.n_stop = 1;
-    c[6].message = "chat.stop is 'fine'";
-    for (int i = 0; i < 7; i++) {
+    c[7].markup.text = KT_STR("<a b><image_nr>$index</image_id><image>$view</image>$slices");
+    c[7].message = "picture.text names the token '<image_nr>', which is no added token of";
+    c[8].markup.slice = KT_STR("<slice>$view</slices>");
+    c[8].message = "picture.slice names the token '</slices>'";
+    c[9].chat.answer = KT_STR("<<SYS>> <|im_start|> <|assistant|>");
+    c[9].message = "chat.answer names the token '<|assistant|>'";
+    c[10].markup.row = KT_STR("<row>");
+    c[10].message = "picture.row names the token '<row>'";
+    c[6].message = "chat.stop names the token 'fine'";
+    for (int i = 0; i < 11; i++) {
         kt_arena arena = {0};
         kt_prompts out;
         kt_err err = {0};

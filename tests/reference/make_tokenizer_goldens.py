@@ -109,6 +109,7 @@ def make_small(folder):
         AddedToken("<cat>", normalized=True), AddedToken("ねご", normalized=True),
         AddedToken("TAG_STRIP", normalized=False, lstrip=True, rstrip=True),
         AddedToken("TAG_LEFT", normalized=False, lstrip=True), AddedToken("TAG_RIGHT", normalized=True, rstrip=True)])
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<image_id>", "</image_id>")])
     tokenizer.save(f"{folder}/small_tokenizer.json")
     tokenizer = Tokenizer.from_file(f"{folder}/small_tokenizer.json")
     write_goldens(tokenizer, FIXED + list(random_texts(300)), f"{folder}/small_tokenizer.goldens")

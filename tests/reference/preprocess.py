@@ -275,6 +275,9 @@ class Probe:
     def ask(self, line):
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
+        return self.read()
+
+    def read(self):
         return self.process.stdout.readline().rstrip("\n")
 
     def close(self):
@@ -455,4 +458,5 @@ def main():
     sys.exit(0 if run[a.what]() else 1)
 
 
-main()
+if __name__ == "__main__":
+    main()

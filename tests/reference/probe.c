@@ -144,51 +144,7 @@ static int run_buckets(char **arg) {
     return 0;
 }
 
-static void unescape(char *text) {
-    char *to = text;
-    for (const char *from = text; *from; from++) {
-        char c = *from;
-        if (c == '\\') {
-            c = *++from;
-            c = c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : '\\';
-        }
-        *to++ = c;
-    }
-    *to = '\0';
-}
-
-// Width, height, shared text and questions of the line, at most `most` texts.
-static int split_fields(char *text, char **fields, int most) {
-    int n = 0;
-    while (text && n < most) {
-        char *next = strchr(text, '\t');
-        if (next) *next++ = '\0';
-        fields[n++] = text;
-        text = next;
-    }
-    return n;
-}
-
-static kt_status write_prompts(kt_session *s, int width, int height, kt_err *err) {
-    probe p;
-    probe_start(&p, s, NULL);
-    if (width > 0)
-        probe_size(&p, height, width);
-    else
-        while (!kt_str_is(s->plan->stages[p.stage].name, "prompt")) p.stage++;
-    kt_status status = probe_run(&p, "prompt.prompt", err);
-    const kt_prompts *prompts = status == KT_OK ? kt_request_prompts(p.request) : NULL;
-    for (int i = 0; prompts && i < prompts->n; i++) {
-        for (int64_t k = 0; k < prompts->at[i].n; k++)
-            printf("%s%" PRId32, k ? " " : "", prompts->at[i].ids[k]);
-        printf("\n");
-    }
-    probe_end(&p);
-    return status;
-}
-
 static int run_prompts(char **arg) {
-    enum { MOST_FIELDS = 16 };
     kt_err err = {0};
     kt_session *session = NULL;
     probe_settings settings = {.folder = arg[0],
@@ -199,19 +155,12 @@ static int run_prompts(char **arg) {
         .joint = strcmp(arg[3], "joint") == 0};
     if (probe_open(&settings, &session, &err) != KT_OK) return fail(&err);
     while (next_line()) {
-        char *fields[MOST_FIELDS];
-        kt_pipe_item items[MOST_FIELDS];
-        int n = split_fields(line, fields, MOST_FIELDS);
-        if (n < 4) return 2;
-        for (int i = 2; i < n; i++) unescape(fields[i]);
-        session->context.shared = kt_str_from(fields[2]);
-        session->context.items = items;
-        session->context.n_items = n - 3;
-        for (int i = 3; i < n; i++)
-            items[i - 3] =
-                (kt_pipe_item){KT_STR("item"), KT_STR("item"), kt_str_from(fields[i]), -1};
-        if (write_prompts(session, number(fields[0]), number(fields[1]), &err) != KT_OK)
+        kt_buf out = {0};
+        if (probe_prompts(session, line, &out, &err) == KT_OK)
+            printf("%s", out.at);
+        else
             put_error(&err);
+        kt_buf_deinit(&out);
         fflush(stdout);
     }
     kt_session_close(session);
