@@ -13,6 +13,7 @@ The builder writes the chat template by hand and encodes what stands between spe
 never yield special tokens. The reference of the model differs there on purpose: it lets them through, or fails.
 """
 import argparse
+import hashlib
 import random
 import subprocess
 import sys
@@ -205,14 +206,8 @@ def write_goldens(out):
         _, longest, slices, _, _, joint = case
         lines.append(f"{longest} {slices} {'joint' if joint else 'branches'}\t{line_of(case)}")
         for ids in builder.prompts(case):
-            text, last = [], None
-            for i in ids:  # runs of picture rows as FROM..TO
-                if i < 0 and last is not None and i == last - 1:
-                    text[-1] = text[-1].split(".")[0] + f"..{i}"
-                else:
-                    text.append(str(i))
-                last = i if i < 0 else None
-            lines.append("= " + " ".join(text))
+            text = " ".join(map(str, ids))
+            lines.append(f"= {len(ids)} {hashlib.sha256(text.encode()).hexdigest()[:16]}")
     Path(out).write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(cases)} cases")
 
