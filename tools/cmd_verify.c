@@ -4,6 +4,7 @@
 #include "runtime/exec/verify.h"
 #include "tools/command.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -119,7 +120,7 @@ static void add_text(kt_buf *out, const char *key, kt_str text) {
 }
 
 static void add_real(kt_buf *out, const char *key, double value) {
-    if (isfinite(value))
+    if (fabs(value) <= DBL_MAX)
         kt_buf_printf(out, "\"%s\": %.9g, ", key, value);
     else
         kt_buf_printf(out, "\"%s\": null, ", key);

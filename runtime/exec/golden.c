@@ -4,8 +4,9 @@
 #include "runtime/base/file.h"
 #include "runtime/exec/verify.h"
 
+#include <float.h>
 #include <inttypes.h>
-#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct reader {
@@ -82,8 +83,7 @@ static kt_status get_kind(reader *r, kt_golden_stage *out) {
         return wrong(r, "kind", "\"float\" or \"exact\"", find(r, "kind"));
     if (out->exact) return get_text(r, "why", false, &out->why);
     const kt_json *relative = find(r, "relative");
-    if (!kt_json_get_real(relative, &out->relative) || !isfinite(out->relative) ||
-        out->relative < 0)
+    if (!kt_json_get_real(relative, &out->relative) || out->relative < 0 || out->relative > DBL_MAX)
         return wrong(r, "relative", "the tolerance, a number", relative);
     return get_text(r, "why", true, &out->why);
 }
