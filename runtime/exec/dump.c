@@ -151,9 +151,18 @@ static bool any_exactly(const kt_dump *d, kt_str name) {
     return false;
 }
 
-static bool any_matches(const kt_dump *d, kt_str name) {
+static kt_str step_address(const kt_plan_step *step) {
+    return step->call ? step->call->address : step->host->address;
+}
+
+// By its name, or because all that its step makes is asked for.
+static bool matches_target(const pattern *p, kt_str name, kt_str step) {
+    return matches(p, name) || (!p->glob && matches(p, step));
+}
+
+static bool any_matches(const kt_dump *d, kt_str name, kt_str step) {
     for (int i = 0; i < d->n_patterns; i++)
-        if (matches(&d->patterns[i], name)) return true;
+        if (matches_target(&d->patterns[i], name, step)) return true;
     return false;
 }
 
@@ -169,7 +178,8 @@ static void choose(kt_arena *arena, kt_dump *d, chosen *c, const target_list *al
     }
     for (size_t i = 0; d->n_patterns > 0 && i < all->n; i++) {
         const target *t = &all->at[i];
-        if (keep[i] || taken[t->tensor] || !any_matches(d, t->name)) continue;
+        kt_str step = step_address(&c->list->steps[t->step]);
+        if (keep[i] || taken[t->tensor] || !any_matches(d, t->name, step)) continue;
         bool state = d->plan->tensors[t->tensor].home == KT_HOME_STATE;
         keep[i] = true;
         if (!state) taken[t->tensor] = true;
@@ -383,11 +393,11 @@ static kt_status fetch_device(kt_dump *d, kt_request *r, int tensor, const int64
 // ---- handing out
 
 // Is this one of what was asked for, with its index?
-static bool asked(kt_dump *d, kt_str name, int64_t index) {
+static bool asked(kt_dump *d, kt_str name, kt_str step, int64_t index) {
     bool any = d->n_patterns == 0;
     for (int i = 0; i < d->n_patterns; i++) {
         pattern *p = &d->patterns[i];
-        if (!matches(p, name)) continue;
+        if (!matches_target(p, name, step)) continue;
         if (p->index >= 0 && p->index != (index < 0 ? 0 : index)) continue;
         p->made = any = true;
     }
@@ -407,7 +417,7 @@ static kt_status give_batches(
     const kt_batches *batches = &r->batches[tensor];
     for (int i = 0; i < batches->n; i++) {
         out->index = i;
-        if (!asked(d, out->address, i)) continue;
+        if (!asked(d, out->address, out->step, i)) continue;
         set_shape(out, t, r->batch_values[i]);
         out->data = widen(&d->tmp, t, batches->at[i].data, out->n);
         KT_TRY(give(d, out, err));
@@ -420,7 +430,7 @@ static kt_status give_target(kt_dump *d, kt_request *r, const target *t, const k
     const kt_tensor *tensor = &d->plan->tensors[t->tensor];
     out->address = t->name;
     if (tensor->each) return give_batches(d, r, t->tensor, out, err);
-    if (!asked(d, t->name, out->index)) return KT_OK;
+    if (!asked(d, t->name, out->step, out->index)) return KT_OK;
     if (tensor->home == KT_HOME_HOST)
         KT_TRY(fetch_object(d, r, t->tensor, step->host, values, out, err));
     else
@@ -432,9 +442,8 @@ kt_status kt_dump_step(kt_dump *dump, kt_request *request, const kt_step_list *l
     const int64_t *values, int64_t index, kt_err *err) {
     const chosen *c = find_list(dump, list);
     const kt_plan_step *made = &list->steps[step];
-    kt_str address = made->call ? made->call->address : made->host->address;
     for (int i = c->first[step]; i < c->first[step + 1]; i++) {
-        kt_dump_tensor out = {.index = index, .stage = c->stage, .step = address};
+        kt_dump_tensor out = {.index = index, .stage = c->stage, .step = step_address(made)};
         kt_arena_mark mark = kt_arena_get_mark(&dump->tmp);
         kt_status status = give_target(dump, request, &c->targets.at[i], made, values, &out, err);
         kt_arena_reset(&dump->tmp, mark);
