@@ -32,6 +32,7 @@ static const renamed renamed_symbols[] = {
     {"cuMemGetInfo", "cuMemGetInfo_v2"},
     {"cuMemAlloc", "cuMemAlloc_v2"},
     {"cuMemFree", "cuMemFree_v2"},
+    {"cuMemHostRegister", "cuMemHostRegister_v2"},
     {"cuMemHostGetDevicePointer", "cuMemHostGetDevicePointer_v2"},
     {"cuMemcpyHtoDAsync", "cuMemcpyHtoDAsync_v2"},
     {"cuMemcpyDtoHAsync", "cuMemcpyDtoHAsync_v2"},

@@ -47,7 +47,10 @@ kt_status kt_os_create(const char *path, int64_t size, kt_os_sink **out, kt_err 
 kt_status kt_os_write_at(
     kt_os_sink *sink, int64_t offset, const void *bytes, size_t size, kt_err *err) KT_MUST_CHECK;
 kt_status kt_os_sink_close(kt_os_sink *sink, kt_err *err); // NULL is fine
-FILE *kt_os_fopen(const char *path, const char *mode);     // UTF-8 path; NULL on failure
+// Says that the file will be read from here to there, in this order and once. A hint: the system
+// may read ahead, or not.
+void kt_os_will_read(kt_os_file *file, int64_t offset, int64_t size_bytes);
+FILE *kt_os_fopen(const char *path, const char *mode); // UTF-8 path; NULL on failure
 bool kt_os_mkdirs(const char *path); // also parents; mode 0700 where it makes them
 // A folder that only this user can write: not a link, owned by us, no group/other write. Made if
 // missing.
@@ -83,6 +86,14 @@ void kt_os_setup_console(void); // UTF-8 output where the system needs to be tol
 // Runs a program with an argument list (argv[0] looked up on PATH), output of both streams appended
 // to `out` (may be NULL). Returns its exit code, or -1 if it could not be started.
 int kt_os_run(const char *const *argv, kt_buf *out);
+
+// ---- memory
+
+// Zeroed memory in pages of the system's, of its large ones (2 MB) where it has them to give; on a
+// boundary of 64 kB at least. Costs time at the first touch of each page and none before. NULL:
+// there is none.
+void *kt_os_pages(size_t size_bytes);
+void kt_os_pages_free(void *at, size_t size_bytes); // with the size asked for; NULL is fine
 
 // ---- shared libraries
 

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -135,6 +136,10 @@ kt_status kt_os_sink_close(kt_os_sink *sink, kt_err *err) {
     }
     free(sink);
     return status;
+}
+
+void kt_os_will_read(kt_os_file *file, int64_t offset, int64_t size_bytes) {
+    (void)posix_fadvise(file->fd, (off_t)offset, (off_t)size_bytes, POSIX_FADV_SEQUENTIAL);
 }
 
 FILE *kt_os_fopen(const char *path, const char *mode) {
@@ -379,6 +384,31 @@ int kt_os_run(const char *const *argv, kt_buf *out) {
     if (failed == 0) drain(ends[0], out);
     close(ends[0]);
     return failed == 0 ? wait_for(pid) : -1;
+}
+
+// ---- memory
+
+enum { LARGE_PAGE = 2 << 20 };
+
+// Maps one large page more than asked for and gives back what lies outside the boundaries.
+void *kt_os_pages(size_t size_bytes) {
+    size_t size = (size_bytes + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
+    if (size < size_bytes || size > SIZE_MAX - LARGE_PAGE) return NULL;
+    char *raw =
+        mmap(NULL, size + LARGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED) return NULL;
+    size_t before = (LARGE_PAGE - (uintptr_t)raw % LARGE_PAGE) % LARGE_PAGE;
+    if (before > 0) (void)munmap(raw, before);
+    if (before < LARGE_PAGE) (void)munmap(raw + before + size, LARGE_PAGE - before);
+#ifdef MADV_HUGEPAGE
+    (void)madvise(raw + before, size, MADV_HUGEPAGE);
+#endif
+    return raw + before;
+}
+
+void kt_os_pages_free(void *at, size_t size_bytes) {
+    if (at == NULL) return;
+    (void)munmap(at, (size_bytes + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE);
 }
 
 // ---- shared libraries

@@ -251,6 +251,10 @@ kt_status kt_os_sink_close(kt_os_sink *sink, kt_err *err) {
 }
 
 // Always binary: line ends are ours.
+void kt_os_will_read(kt_os_file *file, int64_t offset, int64_t size_bytes) {
+    (void)file, (void)offset, (void)size_bytes; // the cache manager finds out by itself
+}
+
 FILE *kt_os_fopen(const char *path, const char *mode) {
     char binary[16];
     snprintf(binary, sizeof binary, "%s%s", mode, strchr(mode, 'b') == NULL ? "b" : "");
@@ -611,6 +615,18 @@ int kt_os_run(const char *const *argv, kt_buf *out) {
     }
     CloseHandle(read_end);
     return code;
+}
+
+// ---- memory
+
+// On boundaries of 64 kB: large pages take a right that programs seldom have.
+void *kt_os_pages(size_t size_bytes) {
+    return VirtualAlloc(NULL, size_bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+}
+
+void kt_os_pages_free(void *at, size_t size_bytes) {
+    (void)size_bytes;
+    if (at != NULL) (void)VirtualFree(at, 0, MEM_RELEASE);
 }
 
 // ---- shared libraries

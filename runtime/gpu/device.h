@@ -76,6 +76,9 @@ kt_status kt_gpu_event_record(
 kt_status kt_gpu_event_wait(
     kt_gpu *gpu, kt_cu_event event, kt_err *err) KT_MUST_CHECK; // the host waits
 kt_status kt_gpu_event_done(kt_gpu *gpu, kt_cu_event event, bool *done, kt_err *err) KT_MUST_CHECK;
+// Milliseconds between two timed events that have both passed.
+kt_status kt_gpu_event_ms(
+    kt_gpu *gpu, kt_cu_event from, kt_cu_event to, double *ms, kt_err *err) KT_MUST_CHECK;
 // What follows in `stream` waits for the event.
 kt_status kt_gpu_stream_after(
     kt_gpu *gpu, kt_cu_stream stream, kt_cu_event event, kt_err *err) KT_MUST_CHECK;

@@ -136,6 +136,8 @@ typedef struct kt_cu_resource {
     X(R, cuMemFree, 3020, (kt_dptr at))                                                            \
     X(R, cuMemHostAlloc, 2020, (void **out, size_t bytes, unsigned flags))                         \
     X(R, cuMemFreeHost, 2000, (void *at))                                                          \
+    X(O, cuMemHostRegister, 6050, (void *at, size_t bytes, unsigned flags))                        \
+    X(O, cuMemHostUnregister, 4000, (void *at))                                                    \
     X(R, cuMemHostGetDevicePointer, 3020, (kt_dptr * out, void *at, unsigned flags))               \
     X(R, cuMemcpyHtoDAsync, 3020,                                                                  \
         (kt_dptr to, const void *from, size_t bytes, kt_cu_stream stream))                         \

@@ -39,6 +39,11 @@ typedef struct kt_gpu_pinned {
 // Zeroed. Errors: EMEMORY.
 kt_status kt_gpu_pin(
     kt_gpu *gpu, const char *name, size_t bytes, kt_gpu_pinned *out, kt_err *err) KT_MUST_CHECK;
+// Pins memory of kt_os_pages(bytes), which the caller's threads may have touched before: that is
+// the larger part of the time. On success the pages belong to *out. Errors: EMEMORY: they cannot be
+// pinned and stay the caller's.
+kt_status kt_gpu_pin_pages(kt_gpu *gpu, const char *name, void *pages, size_t bytes,
+    kt_gpu_pinned *out, kt_err *err) KT_MUST_CHECK;
 void kt_gpu_unpin(kt_gpu *gpu, kt_gpu_pinned *pinned);
 
 // Asynchronous on `stream` when the host side is pinned; else the driver may wait.
