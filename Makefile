@@ -89,6 +89,9 @@ $B/%.o: %.c | $B/setup
 $B/gen/%.o: $B/gen/%.c | $B/setup
 	$Q$(CC) $(FLAGS) $(OPTIMIZE) $(CFLAGS) -c $< -o $@
 
+# Looks at every number that is loaded.
+$B/runtime/exec/load_values.o: OPTIMIZE := $(OPTIMIZE_OPS)
+
 # Every op's C file exports kt_cpu_query; inside the program each has a name of its own.
 $B/ops/%.o: OPTIMIZE := $(OPTIMIZE_OPS)
 $B/ops/%.o: DEFINE = -Dkt_cpu_query=kt_cpu_query_$(*F)

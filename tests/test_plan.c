@@ -250,9 +250,9 @@ static void check_prepares(const kt_plan *plan) {
         size_t rows = (size_t)((l->rows + 15) / 16 * 16 + 16);
         char *taken = calloc(rows, 1);
         assert_non_null(taken);
-        for (int w = 0; w < l->n_weights; w++) {
+        for (int w = 0; w < l->n_prepares; w++) {
             const kt_prepare *p = &l->prepares[w];
-            assert_int_equal(p->weight, l->weights[w]);
+            assert_true(p->row_from < p->row_to);
             assert_in_range(p->n_calls, 1, 2);
             assert_true(p->staging_bytes <= plan->bytes.staging);
             for (int k = 0; k < p->n_parts; k++) {
@@ -260,7 +260,7 @@ static void check_prepares(const kt_plan *plan) {
                 assert_int_equal(t->home, KT_HOME_STAGING);
                 assert_true(t->offset % 256 == 0 && t->offset + t->bytes <= p->staging_bytes);
             }
-            for (int64_t r = 0; p->to && r < plan->model->weights[p->weight].shape[0]; r++) {
+            for (int64_t r = 0; p->to && r < p->row_to - p->row_from; r++) {
                 assert_in_range(p->to[r], 0, rows - 1);
                 assert_false(taken[p->to[r]]);
                 taken[p->to[r]] = 1;

@@ -15,8 +15,47 @@ typedef struct kt_backend kt_backend;
 
 enum { KT_SLOTS = 2, KT_MAX_STAGES = 32 };
 
-// Writes `size` bytes that lie at `offset` of the source to `out`.
-typedef kt_status (*kt_source_read)(void *ctx, int64_t offset, void *out, size_t size, kt_err *err);
+// ---- loading
+//
+// Weights come as images: the vectors' part of the weight block, and staging areas that are filled
+// with parts of weights, prepared, and filled again. An image comes in pieces.
+
+typedef enum kt_load_place { KT_LOAD_VECTORS, KT_LOAD_AREA } kt_load_place;
+
+enum { KT_LOAD_AREAS = 3 };
+
+// Room for pieces. Either they are read into slots, in turn, and sent from there; or the images are
+// host memory, and they are read straight into it.
+typedef struct kt_load_room {
+    int n_areas; // used in turn
+    int64_t area_bytes;
+    char *slots; // n_slots of slot_bytes; NULL: straight
+    int n_slots;
+    int64_t slot_bytes;                   // of a piece at most
+    char *vectors, *areas[KT_LOAD_AREAS]; // where slots is NULL
+} kt_load_room;
+
+// Areas of at most so many bytes, but one weight at least, in the block of the activations.
+void kt_load_areas(const kt_plan *plan, int64_t most, kt_load_room *room);
+
+typedef struct kt_load_piece {
+    kt_load_place place;
+    int area, slot;
+    int64_t offset, bytes; // of the image
+} kt_load_piece;
+
+// One prepare call of a weight whose parts lie in an area, its staging tensors from `offset` on.
+typedef struct kt_load_call {
+    const kt_layout *layout;
+    const kt_call *call;
+    int area;
+    int64_t offset;
+} kt_load_call;
+
+typedef struct kt_load_times { // of the device; 0 where there is none
+    double pin_ms;             // making the slots
+    double upload_ms, prepare_ms;
+} kt_load_times;
 
 // A stage that repeats until its `until` tensor is all zero, at most `most` times.
 typedef struct kt_loop {
@@ -46,15 +85,19 @@ typedef struct kt_backend_table {
         kt_backend *backend, int slot, kt_err *err); // second thread: all is on its way
     kt_status (*await_ahead)(
         kt_backend *backend, int slot, kt_err *err); // main thread: later runs see it
-    // Loading: a vector into the weight block; a part of a weight into its staging tensor; a
-    // prepare call.
-    kt_status (*put_vector)(
-        kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err);
-    kt_status (*put_part)(kt_backend *backend, int tensor, int64_t bytes, kt_source_read read,
-        void *ctx, kt_err *err);
-    kt_status (*prepare)(
-        kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err);
-    kt_status (*loaded)(kt_backend *backend, kt_err *err); // waits; frees the staging memory
+    // Loading, in this order: open; the pieces of each image; prepare; leave; close. `bytes` will
+    // come, read by n_readers threads.
+    kt_status (*load_open)(
+        kt_backend *backend, int64_t bytes, int n_readers, kt_load_room *room, kt_err *err);
+    // Returns before the piece has arrived; its slot is busy until load_sent says done.
+    kt_status (*load_send)(kt_backend *backend, const kt_load_piece *piece, kt_err *err);
+    kt_status (*load_sent)(kt_backend *backend, int slot, bool wait, bool *done, kt_err *err);
+    // After all pieces of the area that were sent before.
+    kt_status (*load_prepare)(kt_backend *backend, const kt_load_call *call, kt_err *err);
+    // The area's calls are all made: what is sent to it next comes after them.
+    kt_status (*load_leave)(kt_backend *backend, int area, kt_err *err);
+    kt_status (*load_close)(
+        kt_backend *backend, kt_load_times *times, kt_err *err); // waits until all is in place
     // Runs calls in order. Returns before they are done on a GPU.
     kt_status (*run)(kt_backend *backend, const kt_plan_step *steps, int n, const int64_t *values,
         int slot, kt_err *err);

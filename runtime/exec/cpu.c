@@ -20,7 +20,9 @@ typedef struct cpu {
     kt_cpu_options options;
     kt_cpu_host host;
     KT_VEC(cpu_op) ops;
-    char *weights, *host_weights, *state, *act, *staging;
+    char *weights, *host_weights, *state, *act;
+    char *staging; // of the prepare call that is made, in act
+    int64_t area_bytes;
     char *upload[KT_SLOTS];
     double begin_ms[KT_MAX_STAGES], stage_ms[KT_MAX_STAGES];
 } cpu;
@@ -38,7 +40,6 @@ static void cpu_close(kt_backend *backend) {
     free(c->host_weights);
     free(c->state);
     free(c->act);
-    free(c->staging);
     for (int i = 0; i < KT_SLOTS; i++) free(c->upload[i]);
     kt_arena_deinit(&c->run);
 }
@@ -78,7 +79,7 @@ static kt_status open_ops(cpu *c, kt_err *err) {
                 if (list->steps[i].call) KT_TRY(open_op(c, list->steps[i].call->op, err));
         }
     for (int i = 0; i < plan->n_layouts; i++)
-        for (int w = 0; w < plan->layouts[i].n_weights; w++) {
+        for (int w = 0; w < plan->layouts[i].n_prepares; w++) {
             const kt_prepare *prepare = &plan->layouts[i].prepares[w];
             for (int n = 0; n < prepare->n_calls; n++)
                 KT_TRY(open_op(c, prepare->calls[n].op, err));
@@ -212,30 +213,47 @@ static kt_status cpu_ahead(kt_backend *backend, int slot, kt_err *err) {
     return KT_OK;
 }
 
-static kt_status cpu_put_vector(
-    kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err) {
-    (void)err;
-    memcpy(((cpu *)backend)->weights + offset, from, (size_t)bytes);
+// ---- loading: straight into the blocks
+
+enum { AREA_MOST = 32 << 20, PIECE_MOST = 2 << 20 };
+
+static kt_status cpu_load_open(
+    kt_backend *backend, int64_t bytes, int n_readers, kt_load_room *room, kt_err *err) {
+    (void)bytes, (void)n_readers, (void)err;
+    cpu *c = (cpu *)backend;
+    kt_load_areas(backend->plan, AREA_MOST, room);
+    room->slot_bytes = PIECE_MOST;
+    room->vectors = c->weights;
+    for (int i = 0; i < room->n_areas; i++) room->areas[i] = c->act + i * room->area_bytes;
+    c->area_bytes = room->area_bytes;
     return KT_OK;
 }
 
-static kt_status cpu_put_part(
-    kt_backend *backend, int tensor, int64_t bytes, kt_source_read read, void *ctx, kt_err *err) {
-    cpu *c = (cpu *)backend;
-    if (!c->staging) c->staging = block(backend->plan->bytes.staging);
-    return read(ctx, 0, address(c, tensor, 0, NULL), (size_t)bytes, err);
+static kt_status cpu_load_send(kt_backend *backend, const kt_load_piece *piece, kt_err *err) {
+    (void)backend, (void)piece, (void)err; // it is there
+    return KT_OK;
 }
 
-static kt_status cpu_prepare(
-    kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err) {
-    return run_call((cpu *)backend, call, NULL, 0, layout, err);
+static kt_status cpu_load_sent(kt_backend *backend, int slot, bool wait, bool *done, kt_err *err) {
+    (void)backend, (void)slot, (void)wait, (void)err;
+    *done = true;
+    return KT_OK;
 }
 
-static kt_status cpu_loaded(kt_backend *backend, kt_err *err) {
-    (void)err;
+static kt_status cpu_load_prepare(kt_backend *backend, const kt_load_call *call, kt_err *err) {
     cpu *c = (cpu *)backend;
-    free(c->staging);
-    c->staging = NULL;
+    c->staging = c->act + call->area * c->area_bytes + call->offset;
+    return run_call(c, call->call, NULL, 0, call->layout, err);
+}
+
+static kt_status cpu_load_leave(kt_backend *backend, int area, kt_err *err) {
+    (void)backend, (void)area, (void)err;
+    return KT_OK;
+}
+
+static kt_status cpu_load_close(kt_backend *backend, kt_load_times *times, kt_err *err) {
+    (void)backend, (void)err;
+    *times = (kt_load_times){0};
     return KT_OK;
 }
 
@@ -266,10 +284,12 @@ static const kt_backend_table table = {
     .put_ahead = cpu_put,
     .end_ahead = cpu_ahead,
     .await_ahead = cpu_ahead,
-    .put_vector = cpu_put_vector,
-    .put_part = cpu_put_part,
-    .prepare = cpu_prepare,
-    .loaded = cpu_loaded,
+    .load_open = cpu_load_open,
+    .load_send = cpu_load_send,
+    .load_sent = cpu_load_sent,
+    .load_prepare = cpu_load_prepare,
+    .load_leave = cpu_load_leave,
+    .load_close = cpu_load_close,
     .run = cpu_run,
     .loop = cpu_loop,
     .wait = cpu_wait,
@@ -289,7 +309,7 @@ kt_status kt_cpu_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cpu
     c->weights = block(plan->bytes.weights);
     c->host_weights = block(plan->bytes.host_weights);
     c->state = block(plan->bytes.state);
-    c->act = block(plan->bytes.act);
+    c->act = block(kt_plan_work_bytes(plan));
     for (int i = 0; i < KT_SLOTS; i++) c->upload[i] = block(plan->bytes.upload);
     *out = &c->base;
     return KT_OK;

@@ -1,35 +1,12 @@
-#include "runtime/exec/cuda.h"
+#include "runtime/exec/cuda_parts.h"
 
 #include "runtime/base/log.h"
-#include "runtime/gpu/graph.h"
-#include "runtime/gpu/timer.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-// One build, loaded: the kernels of its variant's launches, and what they take.
-typedef struct loaded {
-    kt_gpu_module *module;
-    const kt_gpu_kernel **kernels; // by launch
-    uint32_t *shared;              // most dynamic shared memory of each launch
-    kt_arg *args;
-    int n_args;
-} loaded;
-
-// A recorded step list.
-typedef struct recorded {
-    const kt_step_list *list;
-    int slot;
-    kt_gpu_graph *graph;
-} recorded;
-
-// Pinned copies of what a loop reads, written by the device after every step.
-typedef struct mirror {
-    kt_gpu_pinned read, until;
-} mirror;
-
-enum { RING_LEAST = 1 << 20, RING_MOST = 32 << 20, AHEAD_RING = 1 << 20 };
+enum { AHEAD_RING = 1 << 20 };
 enum {
     PARAM_BYTES = 4096,
     SPINS = 4096,
@@ -37,40 +14,21 @@ enum {
     STALL_TIMEOUT_MS = 2, // where the system resets the GPU it may also hold work back: push it
 };
 
-typedef struct cuda {
-    kt_backend base;
-    kt_arena *arena;
-    kt_cuda_options options;
-    kt_gpu *gpu;
-    loaded *builds;
-    kt_gpu_block weights, state, act, upload, staging;
-    kt_gpu_pinned host_weights;
-    kt_gpu_uploader *load_ring;  // compute stream, while loading
-    kt_gpu_uploader *ahead_ring; // copy stream, the second thread
-    kt_cu_event ahead[KT_SLOTS];
-    kt_gpu_timer *timer;
-    kt_gpu_timer *stage_timer;
-    int stage_mark[KT_MAX_STAGES][2];
-    mirror mirrors[KT_MAX_STAGES];
-    KT_VEC(recorded) graphs;
-    kt_cuda_times times;
-} cuda;
-
 // ---- addresses
 
-static int64_t slot_offset(const cuda *c, const kt_tensor *t, int slot) {
+static int64_t slot_offset(const kt_cuda *c, const kt_tensor *t, int slot) {
     const kt_plan *plan = c->base.plan;
     bool ahead = t->stage >= 0 && plan->stages[t->stage].ahead;
     return ahead && c->options.slots > 1 ? slot * plan->bytes.upload : 0;
 }
 
-static kt_dptr layout_address(const cuda *c, const kt_layout *layout) {
+static kt_dptr layout_address(const kt_cuda *c, const kt_layout *layout) {
     return (layout->host_memory ? c->host_weights.device : c->weights.at) +
            (uint64_t)layout->offset;
 }
 
 // `layout`: of the prepare call that is running, else NULL.
-static kt_dptr address(const cuda *c, int index, int slot, const kt_layout *layout) {
+static kt_dptr address(const kt_cuda *c, int index, int slot, const kt_layout *layout) {
     const kt_tensor *t = &c->base.plan->tensors[index];
     uint64_t offset = (uint64_t)t->offset;
     switch (t->home) {
@@ -79,7 +37,7 @@ static kt_dptr address(const cuda *c, int index, int slot, const kt_layout *layo
     case KT_HOME_LAYOUT:
         return layout_address(c, layout) + offset;
     case KT_HOME_STAGING:
-        return c->staging.at + offset;
+        return c->staging + offset;
     case KT_HOME_STATE:
     case KT_HOME_COUNTER:
         return c->state.at + offset;
@@ -97,8 +55,8 @@ static kt_dptr address(const cuda *c, int index, int slot, const kt_layout *layo
 
 // ---- launches
 
-static void pack_arg(const cuda *c, const kt_call *call, const kt_arg *arg, const int64_t *values,
-    int slot, const kt_layout *layout, void *out) {
+static void pack_arg(const kt_cuda *c, const kt_call *call, const kt_arg *arg,
+    const int64_t *values, int slot, const kt_layout *layout, void *out) {
     uint64_t pointer = 0;
     int32_t number = 0;
     float real = 0;
@@ -135,19 +93,13 @@ static void pack_arg(const cuda *c, const kt_call *call, const kt_arg *arg, cons
     }
 }
 
-// Where launches go: a stream, or a graph under construction.
-typedef struct sink {
-    kt_cu_stream stream;
-    kt_gpu_graph *graph; // NULL: the stream
-} sink;
-
-static kt_status emit(cuda *c, const sink *to, const kt_launch *launch, kt_err *err) {
+static kt_status emit(kt_cuda *c, const kt_cuda_sink *to, const kt_launch *launch, kt_err *err) {
     if (to->graph) return kt_gpu_graph_kernel(to->graph, launch, NULL, NULL, err);
     return kt_gpu_launch(c->gpu, to->stream, launch, err);
 }
 
 // `part` has the kernel and its parameters; name and geometry are added.
-static kt_status emit_launch(cuda *c, const sink *to, const kt_call *call, int number,
+static kt_status emit_launch(kt_cuda *c, const kt_cuda_sink *to, const kt_call *call, int number,
     const int64_t *values, const kt_launch *part, kt_err *err) {
     kt_launch launch = *part;
     kt_geometry g;
@@ -165,9 +117,9 @@ static kt_status emit_launch(cuda *c, const sink *to, const kt_call *call, int n
     return emit(c, to, &launch, err);
 }
 
-static kt_status emit_call(cuda *c, const sink *to, const kt_call *call, const int64_t *values,
-    int slot, const kt_layout *layout, kt_err *err) {
-    const loaded *build = &c->builds[call->build];
+kt_status kt_cuda_emit_call(kt_cuda *c, const kt_cuda_sink *to, const kt_call *call,
+    const int64_t *values, int slot, const kt_layout *layout, kt_err *err) {
+    const kt_cuda_build *build = &c->builds[call->build];
     for (int i = 0; i < call->variant->n_launches; i++) {
         const kt_gpu_kernel *kernel = build->kernels[i];
         unsigned char params[PARAM_BYTES] = {0};
@@ -188,33 +140,33 @@ static kt_status emit_call(cuda *c, const sink *to, const kt_call *call, const i
 }
 
 static kt_status profile_call(
-    cuda *c, const kt_call *call, const int64_t *values, int slot, kt_err *err) {
-    sink to = {c->gpu->compute, NULL};
+    kt_cuda *c, const kt_call *call, const int64_t *values, int slot, kt_err *err) {
+    kt_cuda_sink to = {c->gpu->compute, NULL};
     double ms = 0;
     kt_gpu_timer_reset(c->timer);
     KT_TRY(kt_gpu_timer_mark(c->timer, c->gpu->compute, NULL, err));
-    KT_TRY(emit_call(c, &to, call, values, slot, NULL, err));
+    KT_TRY(kt_cuda_emit_call(c, &to, call, values, slot, NULL, err));
     KT_TRY(kt_gpu_timer_mark(c->timer, c->gpu->compute, NULL, err));
     KT_TRY(kt_gpu_timer_ms(c->timer, 0, 1, &ms, err));
     kt_profile_add(c->options.profile, c->base.plan, call, values, ms);
     return KT_OK;
 }
 
-static bool profiling(const cuda *c) {
+static bool profiling(const kt_cuda *c) {
     return c->options.profile && c->options.profile->on;
 }
 
 static kt_status cuda_run(kt_backend *backend, const kt_plan_step *steps, int n,
     const int64_t *values, int slot, kt_err *err) {
-    cuda *c = (cuda *)backend;
-    sink to = {c->gpu->compute, NULL};
+    kt_cuda *c = (kt_cuda *)backend;
+    kt_cuda_sink to = {c->gpu->compute, NULL};
     for (int i = 0; i < n; i++) {
         if (c->options.stop && *c->options.stop)
             return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
         if (profiling(c))
             KT_TRY(profile_call(c, steps[i].call, values, slot, err));
         else
-            KT_TRY(emit_call(c, &to, steps[i].call, values, slot, NULL, err));
+            KT_TRY(kt_cuda_emit_call(c, &to, steps[i].call, values, slot, NULL, err));
     }
     return KT_OK;
 }
@@ -222,9 +174,9 @@ static kt_status cuda_run(kt_backend *backend, const kt_plan_step *steps, int n,
 // ---- loops: graph replays submitted ahead of their results
 
 static kt_status emit_downloads(
-    cuda *c, const sink *to, const kt_stage *stage, const int64_t *values, kt_err *err) {
+    kt_cuda *c, const kt_cuda_sink *to, const kt_stage *stage, const int64_t *values, kt_err *err) {
     const kt_plan *plan = c->base.plan;
-    mirror *m = &c->mirrors[stage - plan->stages];
+    kt_cuda_mirror *m = &c->mirrors[stage - plan->stages];
     const int tensors[2] = {
         stage->loop_read, stage->loop_until}; // `until` tells that `read` is there
     void *const hosts[2] = {m->read.at, m->until.at};
@@ -239,7 +191,7 @@ static kt_status emit_downloads(
     return KT_OK;
 }
 
-static kt_status record(cuda *c, const kt_stage *stage, const kt_step_list *list,
+static kt_status record(kt_cuda *c, const kt_stage *stage, const kt_step_list *list,
     const int64_t *values, int slot, kt_gpu_graph **out, kt_err *err) {
     for (size_t i = 0; i < c->graphs.n; i++)
         if (c->graphs.at[i].list == list && c->graphs.at[i].slot == slot) {
@@ -247,14 +199,14 @@ static kt_status record(cuda *c, const kt_stage *stage, const kt_step_list *list
             return KT_OK;
         }
     double start = kt_os_now_ms();
-    recorded new = {list, slot, NULL};
+    kt_cuda_recorded new = {list, slot, NULL};
     char *name =
         kt_arena_printf(c->arena, "%.*s[%" PRId64 "]", KT_STR_ARG(stage->name), list->bucket);
     KT_TRY(kt_gpu_graph_open(c->gpu, name, &new.graph, err));
     KT_PUSH(c->arena, &c->graphs, new);
-    sink to = {NULL, new.graph};
+    kt_cuda_sink to = {NULL, new.graph};
     for (int i = 0; i < list->n_steps; i++)
-        KT_TRY(emit_call(c, &to, list->steps[i].call, values, slot, NULL, err));
+        KT_TRY(kt_cuda_emit_call(c, &to, list->steps[i].call, values, slot, NULL, err));
     if (stage->loop) KT_TRY(emit_downloads(c, &to, stage, values, err));
     KT_TRY(kt_gpu_graph_finish(new.graph, err));
     c->times.graph_ms += kt_os_now_ms() - start;
@@ -263,9 +215,10 @@ static kt_status record(cuda *c, const kt_stage *stage, const kt_step_list *list
 }
 
 // One step of a loop, submitted.
-static kt_status submit(cuda *c, const kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err) {
+static kt_status submit(
+    kt_cuda *c, const kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err) {
     if (graph) return kt_gpu_graph_launch(graph, c->gpu->compute, err);
-    sink to = {c->gpu->compute, NULL};
+    kt_cuda_sink to = {c->gpu->compute, NULL};
     KT_TRY(cuda_run(&c->base, loop->list->steps, loop->list->n_steps, loop->values, slot, err));
     return emit_downloads(c, &to, loop->stage, loop->values, err);
 }
@@ -279,7 +232,7 @@ static bool arrived(const volatile int32_t *read, const volatile int32_t *until,
 }
 
 static kt_status await_step(
-    cuda *c, const mirror *m, int64_t rows, int64_t most, int64_t step, kt_err *err) {
+    kt_cuda *c, const kt_cuda_mirror *m, int64_t rows, int64_t most, int64_t step, kt_err *err) {
     double start = kt_os_now_ms();
     double patience = c->gpu->info.kernel_timeout ? STALL_TIMEOUT_MS : STALL_MS;
     for (int64_t spin = 0; !arrived(m->read.at, m->until.at, rows, most, step); spin++) {
@@ -300,9 +253,9 @@ static bool all_zero(const int32_t *at, int64_t n) {
     return true;
 }
 
-static kt_status run_steps(cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err) {
+static kt_status run_steps(kt_cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err) {
     const kt_plan *plan = c->base.plan;
-    const mirror *m = &c->mirrors[loop->stage - plan->stages];
+    const kt_cuda_mirror *m = &c->mirrors[loop->stage - plan->stages];
     int64_t rows = kt_tensor_bytes(&plan->tensors[loop->stage->loop_until], loop->values) / 4;
     int64_t most = kt_axis_value(plan->tensors[loop->stage->loop_read].axis[1], loop->values);
     int64_t submitted = 0;
@@ -316,7 +269,7 @@ static kt_status run_steps(cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot
 }
 
 // Does a call of the list read what a host step of another stage uploads to the picture's slot?
-static bool uses_slot(const cuda *c, const kt_step_list *list) {
+static bool uses_slot(const kt_cuda *c, const kt_step_list *list) {
     const kt_plan *plan = c->base.plan;
     for (int i = 0; i < list->n_steps; i++) {
         const kt_call *call = list->steps[i].call;
@@ -329,7 +282,7 @@ static bool uses_slot(const cuda *c, const kt_step_list *list) {
 }
 
 static kt_status cuda_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err *err) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     kt_gpu_graph *graph = NULL;
     int which = uses_slot(c, loop->list) ? slot : 0;
     if (loop->stage->graph && c->options.graph && !profiling(c))
@@ -341,8 +294,8 @@ static kt_status cuda_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err 
 }
 
 // One graph for each slot that the list tells apart.
-static kt_status record_slots(
-    cuda *c, const kt_stage *stage, const kt_step_list *list, const int64_t *values, kt_err *err) {
+static kt_status record_slots(kt_cuda *c, const kt_stage *stage, const kt_step_list *list,
+    const int64_t *values, kt_err *err) {
     int slots = uses_slot(c, list) ? c->options.slots : 1;
     for (int slot = 0; slot < slots; slot++) {
         kt_gpu_graph *graph;
@@ -352,7 +305,7 @@ static kt_status record_slots(
 }
 
 kt_status kt_cuda_backend_record(kt_backend *backend, kt_err *err) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     if (!c->options.graph || profiling(c)) return KT_OK;
     const kt_plan *plan = backend->plan;
     int64_t *values = KT_NEW_ARRAY(c->arena, int64_t, plan->n_dims + 1);
@@ -376,12 +329,12 @@ static bool same_place(const kt_plan *plan, int a, int b) {
 }
 
 // What a loop will read starts as what the host put there.
-static void put_mirror(cuda *c, int tensor, const void *from, size_t bytes) {
+static void put_mirror(kt_cuda *c, int tensor, const void *from, size_t bytes) {
     const kt_plan *plan = c->base.plan;
     for (int i = 0; i < plan->n_stages; i++) {
         const kt_stage *stage = &plan->stages[i];
         if (!stage->loop) continue;
-        mirror *m = &c->mirrors[i];
+        kt_cuda_mirror *m = &c->mirrors[i];
         if (same_place(plan, tensor, stage->loop_read) && bytes <= m->read.size_bytes)
             memcpy(m->read.at, from, bytes);
         if (same_place(plan, tensor, stage->loop_until) && bytes <= m->until.size_bytes)
@@ -391,7 +344,7 @@ static void put_mirror(cuda *c, int tensor, const void *from, size_t bytes) {
 
 static kt_status cuda_put(
     kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     if (bytes == 0) return KT_OK;
     put_mirror(c, tensor, from, (size_t)bytes);
     return kt_gpu_upload(
@@ -400,7 +353,7 @@ static kt_status cuda_put(
 
 static kt_status cuda_get(
     kt_backend *backend, int tensor, int slot, void *to, int64_t bytes, kt_err *err) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     if (bytes == 0) return KT_OK;
     KT_TRY(kt_gpu_wait(c->gpu, c->gpu->compute, err));
     return kt_gpu_read(c->gpu, to, address(c, tensor, slot, NULL), (size_t)bytes, err);
@@ -408,7 +361,7 @@ static kt_status cuda_get(
 
 static kt_status cuda_put_ahead(
     kt_backend *backend, int tensor, int slot, const void *from, int64_t bytes, kt_err *err) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     if (bytes == 0) return KT_OK;
     KT_TRY(kt_gpu_attach(c->gpu, err));
     return kt_gpu_uploader_put(
@@ -416,68 +369,25 @@ static kt_status cuda_put_ahead(
 }
 
 static kt_status cuda_end_ahead(kt_backend *backend, int slot, kt_err *err) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     KT_TRY(kt_gpu_attach(c->gpu, err));
     return kt_gpu_event_record(c->gpu, c->ahead[slot], c->gpu->copy, err);
 }
 
 static kt_status cuda_await_ahead(kt_backend *backend, int slot, kt_err *err) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     return kt_gpu_stream_after(c->gpu, c->gpu->compute, c->ahead[slot], err);
 }
 
-static kt_status cuda_put_vector(
-    kt_backend *backend, int64_t offset, const void *from, int64_t bytes, kt_err *err) {
-    cuda *c = (cuda *)backend;
-    return kt_gpu_upload(
-        c->gpu, c->gpu->compute, c->weights.at + (uint64_t)offset, from, (size_t)bytes, err);
-}
-
-// Of one slot of the ring through which weights are read. Pinning memory takes time: not more for a
-// small model than it can use.
-static size_t ring_bytes(const kt_plan *plan) {
-    int64_t bytes = plan->model->checkpoint.bytes / 8;
-    return (size_t)(bytes < RING_LEAST ? RING_LEAST : bytes > RING_MOST ? RING_MOST : bytes);
-}
-
-static kt_status cuda_put_part(
-    kt_backend *backend, int tensor, int64_t bytes, kt_source_read read, void *ctx, kt_err *err) {
-    cuda *c = (cuda *)backend;
-    if (!c->staging.at)
-        KT_TRY(kt_gpu_alloc(c->gpu, "staging of weights", KT_GPU_USE_OTHER,
-            (size_t)backend->plan->bytes.staging, &c->staging, err));
-    if (!c->load_ring)
-        KT_TRY(kt_gpu_uploader_open(
-            c->gpu, c->gpu->compute, ring_bytes(backend->plan), &c->load_ring, err));
-    return kt_gpu_uploader_read(
-        c->load_ring, address(c, tensor, 0, NULL), (size_t)bytes, read, ctx, err);
-}
-
-static kt_status cuda_prepare(
-    kt_backend *backend, const kt_layout *layout, const kt_call *call, kt_err *err) {
-    cuda *c = (cuda *)backend;
-    sink to = {c->gpu->compute, NULL};
-    return emit_call(c, &to, call, NULL, 0, layout, err);
-}
-
-static kt_status cuda_loaded(kt_backend *backend, kt_err *err) {
-    cuda *c = (cuda *)backend;
-    KT_TRY(kt_gpu_wait(c->gpu, c->gpu->compute, err));
-    kt_gpu_uploader_close(c->load_ring);
-    c->load_ring = NULL;
-    kt_gpu_free(c->gpu, &c->staging);
-    return KT_OK;
-}
-
 static kt_status cuda_wait(kt_backend *backend, kt_err *err) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     return kt_gpu_wait(c->gpu, c->gpu->compute, err);
 }
 
 // ---- times of stages
 
 static kt_status cuda_mark(kt_backend *backend, int stage, bool begin, kt_err *err) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     if (begin && c->stage_mark[stage][0] >= 0) { // another picture
         kt_gpu_timer_reset(c->stage_timer);
         memset(c->stage_mark, -1, sizeof c->stage_mark);
@@ -487,7 +397,7 @@ static kt_status cuda_mark(kt_backend *backend, int stage, bool begin, kt_err *e
 }
 
 static double cuda_stage_ms(kt_backend *backend, int stage) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     const int *mark = c->stage_mark[stage];
     double ms = 0;
     kt_err err;
@@ -496,9 +406,9 @@ static double cuda_stage_ms(kt_backend *backend, int stage) {
 }
 
 static void cuda_close(kt_backend *backend) {
-    cuda *c = (cuda *)backend;
+    kt_cuda *c = (kt_cuda *)backend;
     if (!c) return;
-    kt_gpu_uploader_close(c->load_ring);
+    kt_cuda_load_end(c);
     kt_gpu_uploader_close(c->ahead_ring);
     for (size_t i = 0; i < c->graphs.n; i++) kt_gpu_graph_close(c->graphs.at[i].graph);
     for (int i = 0; i < KT_SLOTS; i++) kt_gpu_event_close(c->gpu, c->ahead[i]);
@@ -508,8 +418,8 @@ static void cuda_close(kt_backend *backend) {
         kt_gpu_unpin(c->gpu, &c->mirrors[i].read);
         kt_gpu_unpin(c->gpu, &c->mirrors[i].until);
     }
-    kt_gpu_unpin(c->gpu, &c->host_weights);
-    kt_gpu_block *blocks[] = {&c->weights, &c->state, &c->act, &c->upload, &c->staging};
+    kt_cuda_host_close(c);
+    kt_gpu_block *blocks[] = {&c->weights, &c->state, &c->act, &c->upload};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) kt_gpu_free(c->gpu, blocks[i]);
     for (int i = 0; c->builds && i < backend->plan->n_builds; i++)
         kt_gpu_module_close(c->builds[i].module);
@@ -518,8 +428,8 @@ static void cuda_close(kt_backend *backend) {
 // ---- opening: compile, load, allocate
 
 // The most shared memory that any call of each build asks for, launch by launch.
-static kt_status most_shared(cuda *c, const kt_call *call, const int64_t *maxima, kt_err *err) {
-    loaded *build = &c->builds[call->build];
+static kt_status most_shared(kt_cuda *c, const kt_call *call, const int64_t *maxima, kt_err *err) {
+    kt_cuda_build *build = &c->builds[call->build];
     for (int i = 0; i < call->variant->n_launches; i++) {
         kt_geometry g;
         KT_TRY(kt_plan_geometry(c->base.plan, call, i, maxima, &g, err));
@@ -528,7 +438,7 @@ static kt_status most_shared(cuda *c, const kt_call *call, const int64_t *maxima
     return KT_OK;
 }
 
-static kt_status each_call(cuda *c, const int64_t *maxima, kt_err *err) {
+static kt_status each_call(kt_cuda *c, const int64_t *maxima, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     for (int s = 0; s < plan->n_stages; s++)
         for (int l = 0; l < plan->stages[s].n_lists; l++) {
@@ -537,7 +447,7 @@ static kt_status each_call(cuda *c, const int64_t *maxima, kt_err *err) {
                 if (list->steps[i].call) KT_TRY(most_shared(c, list->steps[i].call, maxima, err));
         }
     for (int i = 0; i < plan->n_layouts; i++)
-        for (int w = 0; w < plan->layouts[i].n_weights; w++) {
+        for (int w = 0; w < plan->layouts[i].n_prepares; w++) {
             const kt_prepare *prepare = &plan->layouts[i].prepares[w];
             for (int n = 0; n < prepare->n_calls; n++)
                 KT_TRY(most_shared(c, &prepare->calls[n], maxima, err));
@@ -545,9 +455,9 @@ static kt_status each_call(cuda *c, const int64_t *maxima, kt_err *err) {
     return KT_OK;
 }
 
-static kt_status load_kernels(cuda *c, int index, kt_err *err) {
+static kt_status load_kernels(kt_cuda *c, int index, kt_err *err) {
     const kt_build *build = &c->base.plan->builds[index];
-    loaded *to = &c->builds[index];
+    kt_cuda_build *to = &c->builds[index];
     kt_gpu_param *expected = KT_NEW_ARRAY(c->arena, kt_gpu_param, to->n_args + 1);
     for (int i = 0; i < to->n_args; i++)
         expected[i] =
@@ -566,9 +476,9 @@ static kt_status load_kernels(cuda *c, int index, kt_err *err) {
 }
 
 // Loads a build's code; what the driver refuses is compiled again, once.
-static kt_status load_module(
-    cuda *c, int index, const kt_compile_request *request, kt_compile_result *result, kt_err *err) {
-    loaded *to = &c->builds[index];
+static kt_status load_module(kt_cuda *c, int index, const kt_compile_request *request,
+    kt_compile_result *result, kt_err *err) {
+    kt_cuda_build *to = &c->builds[index];
     kt_status status = kt_gpu_module_open(
         c->gpu, request->name, result->cubin.at, result->cubin.n, &to->module, err);
     if (status == KT_ECOMPILE) {
@@ -581,7 +491,7 @@ static kt_status load_module(
     return load_kernels(c, index, err);
 }
 
-static kt_status load_builds(cuda *c, kt_err *err) {
+static kt_status load_builds(kt_cuda *c, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     kt_compile_request *requests;
     KT_TRY(kt_cuda_requests(c->arena, plan, c->gpu->info.arch, &requests, err));
@@ -603,9 +513,9 @@ static kt_status load_builds(cuda *c, kt_err *err) {
     return KT_OK;
 }
 
-static kt_status open_builds(cuda *c, kt_err *err) {
+static kt_status open_builds(kt_cuda *c, kt_err *err) {
     const kt_plan *plan = c->base.plan;
-    c->builds = KT_NEW_ARRAY(c->arena, loaded, plan->n_builds + 1);
+    c->builds = KT_NEW_ARRAY(c->arena, kt_cuda_build, plan->n_builds + 1);
     for (int i = 0; i < plan->n_builds; i++) {
         const kt_build *build = &plan->builds[i];
         c->builds[i].kernels =
@@ -619,19 +529,17 @@ static kt_status open_builds(cuda *c, kt_err *err) {
     return load_builds(c, err);
 }
 
-static kt_status open_memory(cuda *c, kt_err *err) {
+static kt_status open_memory(kt_cuda *c, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     const kt_plan_bytes *bytes = &plan->bytes;
     size_t upload = (size_t)(bytes->upload * c->options.slots);
     KT_TRY(kt_gpu_alloc(
         c->gpu, "weights", KT_GPU_USE_WEIGHTS, (size_t)bytes->weights, &c->weights, err));
     KT_TRY(kt_gpu_alloc(c->gpu, "state", KT_GPU_USE_STATE, (size_t)bytes->state, &c->state, err));
-    KT_TRY(kt_gpu_alloc(
-        c->gpu, "activations", KT_GPU_USE_ACTIVATIONS, (size_t)bytes->act, &c->act, err));
+    size_t work = (size_t)kt_plan_work_bytes(plan);
+    KT_TRY(kt_gpu_alloc(c->gpu, "activations", KT_GPU_USE_ACTIVATIONS, work, &c->act, err));
     KT_TRY(kt_gpu_alloc(c->gpu, "uploads", KT_GPU_USE_OTHER, upload, &c->upload, err));
-    if (bytes->host_weights > 0)
-        KT_TRY(kt_gpu_pin(
-            c->gpu, "weights in host memory", (size_t)bytes->host_weights, &c->host_weights, err));
+    KT_TRY(kt_cuda_host_end(c, err));
     if (bytes->state > 0)
         KT_TRY(kt_gpu_fill(c->gpu, c->gpu->compute, c->state.at, 0, (size_t)bytes->state, err));
     for (int i = 0; i < plan->n_stages; i++) {
@@ -646,14 +554,14 @@ static kt_status open_memory(cuda *c, kt_err *err) {
 }
 
 // Pinned memory takes milliseconds to get: now, not with the first picture.
-static kt_status open_ring(cuda *c, kt_err *err) {
+static kt_status open_ring(kt_cuda *c, kt_err *err) {
     bool any = false;
     for (int i = 0; i < c->base.plan->n_stages; i++) any = any || c->base.plan->stages[i].ahead;
     if (!any) return KT_OK;
     return kt_gpu_uploader_open(c->gpu, c->gpu->copy, AHEAD_RING, &c->ahead_ring, err);
 }
 
-static kt_status open_timers(cuda *c, kt_err *err) {
+static kt_status open_timers(kt_cuda *c, kt_err *err) {
     for (int i = 0; i < KT_SLOTS; i++) KT_TRY(kt_gpu_event_open(c->gpu, false, &c->ahead[i], err));
     memset(c->stage_mark, -1, sizeof c->stage_mark);
     KT_TRY(kt_gpu_timer_open(c->gpu, 2, &c->timer, err));
@@ -668,10 +576,12 @@ static const kt_backend_table table = {
     .put_ahead = cuda_put_ahead,
     .end_ahead = cuda_end_ahead,
     .await_ahead = cuda_await_ahead,
-    .put_vector = cuda_put_vector,
-    .put_part = cuda_put_part,
-    .prepare = cuda_prepare,
-    .loaded = cuda_loaded,
+    .load_open = kt_cuda_load_open,
+    .load_send = kt_cuda_load_send,
+    .load_sent = kt_cuda_load_sent,
+    .load_prepare = kt_cuda_load_prepare,
+    .load_leave = kt_cuda_load_leave,
+    .load_close = kt_cuda_load_close,
     .run = cuda_run,
     .loop = cuda_loop,
     .wait = cuda_wait,
@@ -682,11 +592,12 @@ static const kt_backend_table table = {
 kt_status kt_cuda_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cuda_options *options,
     kt_backend **out, kt_err *err) {
     KT_ASSERT(plan->n_stages <= KT_MAX_STAGES);
-    cuda *c = KT_NEW(arena, cuda);
+    kt_cuda *c = KT_NEW(arena, kt_cuda);
     c->base = (kt_backend){&table, plan};
     c->arena = arena;
     c->options = *options;
     c->gpu = options->gpu;
+    kt_cuda_host_begin(c); // beside the modules
     kt_status status = open_builds(c, err);
     if (status == KT_OK) status = open_memory(c, err);
     if (status == KT_OK) status = open_ring(c, err);
@@ -700,5 +611,5 @@ kt_status kt_cuda_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cu
 }
 
 kt_cuda_times kt_cuda_backend_times(const kt_backend *backend) {
-    return ((const cuda *)backend)->times;
+    return ((const kt_cuda *)backend)->times;
 }

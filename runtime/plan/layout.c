@@ -250,12 +250,12 @@ static bool choose(kt_planner *p, const kt_op_layout *layout, wanted *w) {
 
 // ---- making a layout
 
-// Row of the layout for each row of the weight (number `which` of the layout).
-static int32_t *row_order(kt_planner *p, const wanted *w, int which) {
-    int64_t n = w->weights[which]->shape[0], before = 0;
-    int32_t *to = KT_NEW_ARRAY(p->arena, int32_t, n);
+// Row of the layout for each of these rows of the weight (number `which` of the layout).
+static int32_t *row_order(kt_planner *p, const wanted *w, int which, int64_t first, int64_t end) {
+    int64_t before = 0;
+    int32_t *to = KT_NEW_ARRAY(p->arena, int32_t, end - first);
     for (int i = 0; i < which; i++) before += w->weights[i]->shape[0];
-    for (int64_t r = 0; r < n; r++) {
+    for (int64_t r = first; r < end; r++) {
         int64_t row = before + r;
         if (w->order == KT_ORDER_HALVES) {
             int64_t half = w->hd / 2, in = r % w->hd;
@@ -263,7 +263,7 @@ static int32_t *row_order(kt_planner *p, const wanted *w, int which) {
         } else if (w->order == KT_ORDER_PAIRS) {
             row = r / 8 * 16 + (int64_t)which * 8 + r % 8;
         }
-        to[r] = (int32_t)row;
+        to[r - first] = (int32_t)row;
     }
     return to;
 }
@@ -318,6 +318,8 @@ typedef struct way {
     int *part_tensors;
 } way;
 
+typedef KT_VEC(kt_prepare) prepare_list;
+
 static void stage_parts(kt_planner *p, way *y, const source *s) {
     const kt_format *format = s->format;
     y->part_tensors = KT_NEW_ARRAY(p->arena, int, format->n_parts);
@@ -370,12 +372,12 @@ static bool add_call(kt_planner *p, way *y, const kt_op *op, const source *s, in
             ports[i] =
                 staging_tensor(p, y->weight, port->name, KT_DTYPE_I32, 1, sizes, &y->staging);
             y->prepare->to_tensor = ports[i];
-            y->prepare->to = row_order(p, y->w, y->which);
+            y->prepare->to = row_order(p, y->w, y->which, y->prepare->row_from, y->prepare->row_to);
         }
     }
     if (!final) y->staging += output_bytes(p, &b, NULL);
     if (final && !has_to) { // rows as they are, behind those of the weights before
-        int64_t before = 0;
+        int64_t before = y->prepare->row_from;
         for (int i = 0; i < y->which; i++) before += y->w->weights[i]->shape[0];
         p->tensors.at[*rows_tensor].offset = before * y->weight->shape[1] * 2;
     }
@@ -385,11 +387,14 @@ static bool add_call(kt_planner *p, way *y, const kt_op *op, const source *s, in
     return true;
 }
 
+// `out` has the rows.
 static bool make_prepare(kt_planner *p, const wanted *w, int which, kt_prepare *out) {
     const kt_weight *weight = w->weights[which];
-    *out = (kt_prepare){.weight = w->indices[which], .to_tensor = -1};
+    out->weight = w->indices[which];
+    out->to_tensor = -1;
     way y = {.w = w, .weight = weight, .which = which, .prepare = out};
     source raw = weight_source(weight, w->rows);
+    raw.n = out->row_to - out->row_from;
     stage_parts(p, &y, &raw);
     int rows = -1;
     const kt_format *format = weight->format;
@@ -401,6 +406,7 @@ static bool make_prepare(kt_planner *p, const wanted *w, int which, kt_prepare *
     if (!add_call(p, &y, op, &raw, -1, !two, &rows)) return false;
     if (two) {
         source f16 = f16_source(p, weight, w->rows);
+        f16.n = raw.n;
         KT_ASSERT(f16.format);
         op = kt_registry_prepare(p->registry, f16.format->name, w->layout);
         if (!add_call(p, &y, op, &f16, rows, true, &rows)) return false;
@@ -408,6 +414,55 @@ static bool make_prepare(kt_planner *p, const wanted *w, int which, kt_prepare *
     out->calls = y.calls.at;
     out->n_calls = (int)y.calls.n;
     out->staging_bytes = y.staging;
+    return true;
+}
+
+// Has every part of the format rows as its first axis, so that some rows are a matrix of their own?
+static bool has_rows(const kt_format *format) {
+    for (int i = 0; i < format->n_parts; i++) {
+        const kt_type *type = &format->parts[i].type;
+        kt_str name;
+        int64_t add;
+        if (type->rank == 0 || !kt_expr_is_axis(type->axis[0], &name, &add)) return false;
+        if (!kt_str_is(name, "n") || add != 0) return false;
+    }
+    return true;
+}
+
+// How many rows of a weight are prepared at once: all, or so few that their staging stays small
+// where the ops can put them where they belong.
+static int64_t rows_at_once(kt_planner *p, const wanted *w, int which) {
+    const kt_weight *weight = w->weights[which];
+    int64_t n = weight->shape[0], row = w->unpacked ? weight->shape[1] * 2 : 0;
+    if (!weight->parts || !has_rows(weight->format) || n <= KT_PLAN_STAGED_ROWS) return n;
+    for (int i = 0; i < weight->format->n_parts; i++) {
+        const kt_stored *stored = weight->parts[i];
+        row += stored->bytes / (weight->transposed ? n : stored->shape[0]) + 1;
+    }
+    int64_t rows = KT_PLAN_STAGED / (row > 0 ? row : 1) / KT_PLAN_STAGED_ROWS * KT_PLAN_STAGED_ROWS;
+    if (rows < KT_PLAN_STAGED_ROWS) rows = KT_PLAN_STAGED_ROWS;
+    if (rows >= n) return n;
+    const kt_op *op = kt_registry_prepare(
+        p->registry, w->unpacked ? plain_format(p)->name : weight->format->name, w->layout);
+    bool placed = kt_str_eq(w->layout, rows_name) || kt_op_port_find(op, KT_STR("to")) >= 0;
+    for (int last = 0; last < 2; last++) { // also of the rest
+        if (last && n % rows == 0) break;
+        source raw = weight_source(weight, w->rows), f16 = f16_source(p, weight, w->rows);
+        raw.n = f16.n = last ? n % rows : rows;
+        placed = placed && can_prepare(p, &raw, w->unpacked ? rows_name : w->layout) &&
+                 (!w->unpacked || can_prepare(p, &f16, w->layout));
+    }
+    return placed ? rows : n;
+}
+
+// All prepares of one weight, behind those in `list`.
+static bool add_prepares(kt_planner *p, const wanted *w, int which, prepare_list *list) {
+    int64_t n = w->weights[which]->shape[0], rows = rows_at_once(p, w, which);
+    for (int64_t from = 0; from < n; from += rows) {
+        kt_prepare prepare = {.row_from = from, .row_to = from + rows < n ? from + rows : n};
+        if (!make_prepare(p, w, which, &prepare)) return false;
+        KT_PUSH(p->arena, list, prepare);
+    }
     return true;
 }
 
@@ -433,10 +488,11 @@ static int make_layout(kt_planner *p, const kt_bound *b, const wanted *w) {
     out.host_memory = w->host_memory;
     out.rows = w->rows;
     out.bytes = layout_bytes(p, w);
-    kt_prepare *prepares = KT_NEW_ARRAY(p->arena, kt_prepare, w->n);
+    prepare_list prepares = {0};
     for (int i = 0; i < w->n; i++)
-        if (!make_prepare(p, w, i, &prepares[i])) return -1;
-    out.prepares = prepares;
+        if (!add_prepares(p, w, i, &prepares)) return -1;
+    out.prepares = prepares.at;
+    out.n_prepares = (int)prepares.n;
     KT_PUSH(p->arena, &p->layouts, out);
     kt_layout_use use = {b->op->name, b->step->op.at};
     KT_PUSH(p->arena, &p->layout_uses, use);

@@ -137,7 +137,7 @@ static void place_weights(kt_planner *p, kt_plan_bytes *bytes) {
         int64_t *block = layout->host_memory ? &bytes->host_weights : &bytes->weights;
         layout->offset = *block;
         *block = align(*block + layout->bytes);
-        for (int w = 0; w < layout->n_weights; w++)
+        for (int w = 0; w < layout->n_prepares; w++)
             if (layout->prepares[w].staging_bytes > bytes->staging)
                 bytes->staging = layout->prepares[w].staging_bytes;
     }
@@ -165,10 +165,23 @@ static kt_status too_large(const kt_planner *p, const kt_plan_bytes *b, int64_t 
     kt_err_note(err, "activations  %10.1f MiB   (a smaller 'image.longest' or 'image.slices' does)",
         mib(b->act));
     kt_err_note(err, "uploads      %10.1f MiB", mib(b->upload));
-    kt_err_note(err, "staging      %10.1f MiB   (while weights are loaded)", mib(b->staging));
+    if (b->staging > b->act)
+        kt_err_note(err, "staging      %10.1f MiB   beyond that, while weights are loaded",
+            mib(b->staging - b->act));
     if (b->weights > p->target.memory_bytes)
         kt_err_note(err, "the weights alone do not fit: take a smaller model or a 4-bit one");
     return KT_EMEMORY;
+}
+
+int64_t kt_plan_work_bytes(const kt_plan *plan) {
+    const kt_plan_bytes *b = &plan->bytes;
+    return b->act > b->staging ? b->act : b->staging;
+}
+
+int64_t kt_plan_target_bytes(const kt_plan *plan) {
+    const kt_plan_bytes *b = &plan->bytes;
+    int64_t sum = b->weights + b->state + b->upload + kt_plan_work_bytes(plan);
+    return plan->target.cuda ? sum : sum + b->host_weights;
 }
 
 bool kt_plan_place(kt_planner *p, kt_err *err) {
@@ -181,8 +194,7 @@ bool kt_plan_place(kt_planner *p, kt_err *err) {
     bytes.act = place_acts(p);
     place_views(p);
     p->plan->bytes = bytes;
-    int64_t sum = bytes.weights + bytes.state + bytes.upload + bytes.act + bytes.staging;
-    if (!p->target.cuda) sum += bytes.host_weights;
+    int64_t sum = kt_plan_target_bytes(p->plan);
     if (p->target.memory_bytes <= 0 || sum <= p->target.memory_bytes) return true;
     return too_large(p, &bytes, sum, err) == KT_OK;
 }

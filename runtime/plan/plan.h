@@ -74,12 +74,14 @@ typedef struct kt_layout {
     int64_t rows;     // of the layout: those of all its weights
     int64_t bytes;
     int64_t offset;                    // in the weight block or the host block
-    const struct kt_prepare *prepares; // one per weight
+    const struct kt_prepare *prepares; // of each weight one, or several with some of its rows each
+    int n_prepares;
 } kt_layout;
 
-// How one weight gets into its layout: [unpack to rows_f16, then] prepare.
+// How one weight, or a part of its rows, gets into its layout: [unpack to rows_f16, then] prepare.
 typedef struct kt_prepare {
     int weight;
+    int64_t row_from, row_to;
     const struct kt_call *calls; // one or two, in order
     int n_calls;
     const int *part_tensors; // STAGING tensor of each format part
@@ -179,7 +181,8 @@ typedef struct kt_plan_name {
 } kt_plan_name;
 
 typedef struct kt_plan_bytes { // the memory table
-    int64_t weights, host_weights, state, upload, act, staging;
+    int64_t weights, host_weights, state, upload, act;
+    int64_t staging; // of one weight on its way; lies in the activations' block
 } kt_plan_bytes;
 
 typedef struct kt_plan {
@@ -224,6 +227,11 @@ typedef struct kt_plan_request {
 // with the table and the remedy.
 kt_status kt_plan_open(kt_arena *arena, const kt_plan_request *request, kt_plan **out,
     kt_diag *diag, kt_err *err) KT_MUST_CHECK;
+
+// Of the block that activations and, before them, staging lie in.
+int64_t kt_plan_work_bytes(const kt_plan *plan);
+// Of the memory that the target allocates: on CUDA without what lies in host memory.
+int64_t kt_plan_target_bytes(const kt_plan *plan);
 
 // Size of an axis for the request's values (by plan dim).
 int64_t kt_axis_value(kt_axis axis, const int64_t *values);

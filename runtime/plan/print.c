@@ -335,16 +335,15 @@ void kt_plan_print_memory(const kt_plan *plan, kt_buf *out) {
         int home; // whose largest tensors are listed, -1
     } rows[] = {{"weights", b->weights, -1}, {"weights in host memory", b->host_weights, -1},
         {"state", b->state, KT_HOME_STATE}, {"uploads", b->upload, KT_HOME_UPLOAD},
-        {"activations", b->act, KT_HOME_ACT}, {"staging while loading", b->staging, -1}};
+        {"activations", b->act, KT_HOME_ACT},
+        {"staging while loading, beyond the activations", kt_plan_work_bytes(plan) - b->act, -1}};
     kt_buf_printf(out, "memory at these sizes\n");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         add_bytes(out, (double)rows[i].bytes);
         kt_buf_printf(out, "  %s\n", rows[i].name);
         if (rows[i].home >= 0) print_largest(plan, (kt_home)rows[i].home, out);
     }
-    int64_t device = b->weights + b->state + b->upload + b->act + b->staging;
-    if (!plan->target.cuda) device += b->host_weights;
-    add_bytes(out, (double)device);
+    add_bytes(out, (double)kt_plan_target_bytes(plan));
     kt_buf_printf(out, "  in all%s\n", plan->target.cuda ? " on the device" : "");
     kt_buf_printf(out, "\nweights\n");
     print_weights(plan, out);

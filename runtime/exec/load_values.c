@@ -1,0 +1,94 @@
+// Numbers on their way: every one is looked at, so the loops are plain enough for the compiler to
+// make vectors of them.
+#include "runtime/exec/load_parts.h"
+
+#include "runtime/base/f16.h"
+
+#include <string.h>
+
+enum { BLOCK = 1024 }; // numbers between two looks at the result
+
+// Bits of magnitudes. BEYOND: the least that rounds beyond f16's 65504; TINY: f16's least normal
+// number, 2^-14.
+enum {
+    F16_INFINITE = 0x7c00,
+    BF16_INFINITE = 0x7f80,
+    BF16_BEYOND = 0x4780,
+    BF16_TINY = 0x3880,
+    F32_INFINITE = 0x7f800000,
+    F32_BEYOND = 0x477ff000,
+    F32_TINY = 0x38800000,
+};
+
+typedef struct seen {
+    uint32_t n_small, largest;
+} seen;
+
+static seen look_16(const uint16_t *at, int n, uint16_t tiny) {
+    uint16_t small = 0, largest = 0;
+    for (int i = 0; i < n; i++) {
+        uint16_t bits = at[i] & 0x7fff;
+        small = (uint16_t)(small + (bits != 0 && bits < tiny));
+        largest = bits > largest ? bits : largest;
+    }
+    return (seen){small, largest};
+}
+
+static seen look_32(const uint32_t *at, int n) {
+    uint32_t small = 0, largest = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t bits = at[i] & 0x7fffffff;
+        small += bits != 0 && bits < F32_TINY;
+        largest = bits > largest ? bits : largest;
+    }
+    return (seen){small, largest};
+}
+
+static float f32_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// How one type of number is looked at.
+typedef struct look {
+    bool half;
+    uint32_t limit, tiny;
+} look;
+
+static look look_of(kt_dtype dtype, bool f16) {
+    if (dtype == KT_DTYPE_F32) return (look){false, f16 ? F32_BEYOND : F32_INFINITE, F32_TINY};
+    if (dtype == KT_DTYPE_BF16) return (look){true, f16 ? BF16_BEYOND : BF16_INFINITE, BF16_TINY};
+    return (look){true, F16_INFINITE, 0};
+}
+
+int64_t kt_load_look(kt_dtype dtype, bool f16, const void *numbers, int64_t n, kt_load_scan *scan) {
+    const look how = look_of(dtype, f16);
+    const uint16_t *halves = numbers;
+    const uint32_t *words = numbers;
+    uint32_t largest = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int count = (int)(n - at < BLOCK ? n - at : BLOCK);
+        seen found =
+            how.half ? look_16(halves + at, count, (uint16_t)how.tiny) : look_32(words + at, count);
+        scan->n_small += found.n_small;
+        if (found.largest > largest) largest = found.largest;
+        if (found.largest < how.limit) continue;
+        for (int64_t i = at;; i++) {
+            uint32_t bits = how.half ? halves[i] & 0x7fffU : words[i] & 0x7fffffffU;
+            if (bits >= how.limit) return i;
+        }
+    }
+    double magnitude = dtype == KT_DTYPE_F16 ? (double)kt_f16_to_f32((uint16_t)largest)
+                                             : (double)f32_of(how.half ? largest << 16 : largest);
+    if (magnitude > scan->largest) scan->largest = magnitude;
+    return -1;
+}
+
+void kt_load_widen(kt_dtype dtype, const void *in, float *out, int64_t n) {
+    const uint16_t *half = in;
+    if (dtype == KT_DTYPE_F32) memcpy(out, in, sizeof(float) * (size_t)n);
+    if (dtype == KT_DTYPE_F16) kt_f16_to_f32_row(half, out, (size_t)n);
+    if (dtype == KT_DTYPE_BF16)
+        for (int64_t i = 0; i < n; i++) out[i] = kt_bf16_to_f32(half[i]);
+}
