@@ -86,4 +86,69 @@ static inline void kt_ggml_decode(
     }
 }
 
+// ---- for ops that make tiles
+
+// How a layout stores codes: code - least in 0 and up; a weight is (stored - zero) * scale +
+// minimum.
+typedef struct kt_ggml_tiles {
+    int least, zero;
+    int64_t tile_bytes;
+} kt_ggml_tiles;
+
+// 64 columns of one row. Columns from k on, and rows that no weight has, are 0.
+typedef struct kt_ggml_piece {
+    int stored[64];
+    float scale[4], min[4]; // of 16 columns each; the minimum is the layout's
+} kt_ggml_piece;
+
+// Columns first .. first + 63 of row r of the weight (-1: none).
+static inline void kt_ggml_get_piece(const kt_cpu_call *call, const kt_ggml_tiles *layout,
+    int64_t r, int64_t first, kt_ggml_piece *out) {
+    int64_t k = kt_cpu_dim(call, "k"), b = kt_cpu_dim(call, "b"), bytes = kt_cpu_dim(call, "bytes");
+    const uint8_t *blocks = kt_cpu_in(call, "blocks")->data;
+    int64_t weights = kt_ggml_weights(bytes);
+    float shift = (float)(layout->zero + layout->least);
+    kt_ggml_block block;
+    memset(out, 0, sizeof *out);
+    for (int64_t c = 0; r >= 0 && c < 64 && first + c < k; c += 16) {
+        int64_t at = first + c, i = at % weights;
+        kt_ggml_decode(call->host, blocks + (r * b + at / weights) * bytes, bytes, &block);
+        for (int64_t j = 0; j < 16; j++) out->stored[c + j] = block.code[i + j] - layout->least;
+        out->scale[c / 16] = block.scale[i / 16];
+        out->min[c / 16] = block.min[i / 16] + shift * block.scale[i / 16];
+    }
+}
+
+static inline void kt_ggml_put_half(const kt_cpu_host *host, uint8_t *at, float v) {
+    uint16_t bits;
+    host->f32_to_f16(&v, &bits, 1);
+    memcpy(at, &bits, sizeof bits);
+}
+
+// Writes one piece into its tile; `row` of the layout.
+typedef void (*kt_ggml_put)(
+    const kt_cpu_call *call, const kt_ggml_piece *piece, uint8_t *tile, int64_t row);
+
+static inline void kt_ggml_put_row(
+    const kt_cpu_call *call, const kt_ggml_tiles *layout, int64_t r, int64_t row, kt_ggml_put put) {
+    uint8_t *tiles = kt_cpu_in(call, "tiles")->data;
+    int64_t across = (kt_cpu_dim(call, "k") + 63) / 64;
+    kt_ggml_piece piece;
+    for (int64_t j = 0; j < across; j++) {
+        kt_ggml_get_piece(call, layout, r, 64 * j, &piece);
+        put(call, &piece, tiles + (row / 16 * across + j) * layout->tile_bytes, row);
+    }
+}
+
+// All rows of an op with the inputs `blocks` and `to` and the output `tiles`.
+static inline void kt_ggml_put_rows(
+    const kt_cpu_call *call, const kt_ggml_tiles *layout, kt_ggml_put put) {
+    const int32_t *to = kt_cpu_in(call, "to")->data;
+    for (int64_t r = 0; r < kt_cpu_dim(call, "n"); r++)
+        kt_ggml_put_row(call, layout, r, to[r], put);
+    // Rows of other weights of the layout are theirs to write: only what nobody writes is cleared.
+    for (int64_t row = kt_cpu_dim(call, "rows"); row % 16 != 0; row++)
+        kt_ggml_put_row(call, layout, -1, row, put);
+}
+
 #endif

@@ -33,6 +33,11 @@ template <int32_t BYTES> struct kt_ggml {
     // Smallest code.
     static constexpr int32_t LEAST = BYTES == 18 ? -8 : BYTES == 34 ? -128 : BYTES == 210 ? -32 : 0;
 
+    // The block of W[row, col]; b blocks a row.
+    static __device__ __forceinline__ const uint8_t *block(
+        const uint8_t *blocks, int32_t row, int32_t col, int32_t b) {
+        return blocks + ((int64_t)row * b + col / WEIGHTS) * BYTES;
+    }
     static __device__ __forceinline__ float half(const uint8_t *at) {
         return kt_to_f32(*(const kt_f16 *)at);
     }

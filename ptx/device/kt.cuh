@@ -96,6 +96,25 @@ KT_DEVICE float kt_high_f16(uint32_t pair) {
     return kt_to_f32(h);
 }
 
+// Two f16 in a word each: a b + c, rounded once.
+KT_DEVICE uint32_t kt_fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t v;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(c));
+    return v;
+}
+// a & mask | bits in one instruction, which the compiler does not find when both are constants.
+KT_DEVICE uint32_t kt_and_or(uint32_t a, uint32_t mask, uint32_t bits) {
+    uint32_t v;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(v) : "r"(a), "r"(mask), "r"(bits));
+    return v;
+}
+// Byte i of the result is byte (selector >> 4 i & 7) of a (0 to 3) and b (4 to 7).
+KT_DEVICE uint32_t kt_permute(uint32_t a, uint32_t b, uint32_t selector) {
+    uint32_t v;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(selector));
+    return v;
+}
+
 // ---- shared memory
 
 // The launch's dynamic shared memory as `type *name`, aligned to 16 bytes; once a kernel.
@@ -161,6 +180,13 @@ KT_DEVICE kt_u32x4 kt_load_once16(const void *at) {
     kt_u32x4 v;
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(at));
+    return v;
+}
+KT_DEVICE kt_u32x2 kt_load_once8(const void *at) {
+    kt_u32x2 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];"
+                 : "=r"(v.x), "=r"(v.y)
                  : "l"(at));
     return v;
 }

@@ -1,191 +1,19 @@
-// y[n, m] = x[n, k] W[m, k]^T on tensor cores with f32 sums: readers of the tiled layouts and two
-// loops over the columns, for few rows of x and for many.
-//
-// Weights are the A operand (16 rows a tile), rows of x the 8 columns of B. A reader is a type with
-//   strip                        where one lane reads a row of tiles
-//   tile                         what it keeps of one tile between load and use
-//   scale_steps                  0: numbers are weights; 1, 4: so many steps share a row's scale
-//   fill(shared)                 makes tables (KT_MATMUL_TABLE bytes); the caller syncs
-//   open(strip, row_tile)
-//   load(tile, strip, group)     group: tile column, 64 columns of W
-//   fragment(tile, step, a)      A operand of 16 columns
-//   scale(tile, strip, step, s)  scales of rows g and g + 8 (if scale_steps > 0)
-//
-// A sink has put(row of x, row of W, value).
+// y[n, m] = x[n, k] W[m, k]^T on tensor cores with f32 sums: two loops over the columns, for few
+// rows of x and for many. Weights are the A operand (16 rows a tile), rows of x the 8 columns of B.
+// What reads the weights is a reader (readers.cuh). A sink has put(row of x, row of W, value).
 #ifndef KT_DEVICE_MATMUL_CUH
 #define KT_DEVICE_MATMUL_CUH
 
 #include "mma.cuh"
-#include "tiles.cuh"
+#include "readers.cuh"
 
 enum {
-    KT_MATMUL_THREADS = 256,
     KT_MATMUL_WARPS = 8,
-    KT_MATMUL_TABLE = 32768 + 1024, // bytes: byte -> two f16 in 32 copies, one a bank; scale book
-    KT_ROWS_TILES = 4,              // row tiles of a block of the loop for few rows
-    KT_ROWS_SLICE = 32,             // groups of x in shared memory at a time
-    KT_TILES_X = 128,               // rows of x, and of W, of a block of the loop for many rows
+    KT_ROWS_TILES = 4,  // row tiles of a block of the loop for few rows
+    KT_ROWS_SLICE = 32, // groups of x in shared memory at a time
+    KT_TILES_X = 128,   // rows of x, and of W, of a block of the loop for many rows
     KT_TILES_STAGES = 3,
     KT_TILES_STAGE_BYTES = KT_TILES_X * 128,
-};
-
-template <int32_t M, int32_t K> struct kt_reader_f16 {
-    struct strip {
-        const uint8_t *from;
-    };
-    struct tile {
-        kt_u32x4 step[4];
-    };
-    static constexpr int32_t rows = M, cols = K, scale_steps = 0;
-    const uint8_t *tiles;
-
-    __device__ __forceinline__ explicit kt_reader_f16(const uint8_t *block) : tiles(block) {}
-    __device__ __forceinline__ void fill(unsigned char *) {}
-    __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
-        to.from = tiles + row_tile * (kt_ceil_div(K, 64) * KT_TILE_F16_BYTES) + kt_lane() * 16;
-    }
-    __device__ __forceinline__ void load(tile &to, const strip &at, int32_t group) const {
-        const uint8_t *from = at.from + (int64_t)group * KT_TILE_F16_BYTES;
-        KT_UNROLL
-        for (int32_t s = 0; s < 4; s++) to.step[s] = kt_load_once16(from + s * 512);
-    }
-    __device__ __forceinline__ void fragment(const tile &from, int32_t step, uint32_t a[4]) const {
-        a[0] = from.step[step].x;
-        a[1] = from.step[step].y;
-        a[2] = from.step[step].z;
-        a[3] = from.step[step].w;
-    }
-};
-
-// Codes of 4 bits through a table in shared memory: what both lut4 readers have in common. Entry b
-// of lane l, two f16, is word 32 b + l: no two lanes meet in a bank.
-struct kt_codes {
-    const unsigned char *table;
-
-    __device__ __forceinline__ void fill(unsigned char *shared, const float *map) {
-        for (int32_t i = (int32_t)threadIdx.x; i < 8192; i += KT_MATMUL_THREADS) {
-            int32_t b = i / 32;
-            ((uint32_t *)shared)[i] = kt_pack_f16(map[b & 15], map[b >> 4]);
-        }
-        table = shared;
-    }
-    __device__ __forceinline__ uint32_t look(uint32_t byte_times_128) const {
-        return *(const uint32_t *)(table + (byte_times_128 & 0x7f80 | (uint32_t)kt_lane() * 4));
-    }
-    __device__ __forceinline__ void fragment(
-        const kt_u32x4 &codes, int32_t step, uint32_t a[4]) const {
-        uint32_t word = step == 0 ? codes.x : step == 1 ? codes.y : step == 2 ? codes.z : codes.w;
-        a[0] = look(word << 7);
-        a[1] = look(word >> 1);
-        a[2] = look(word >> 9);
-        a[3] = look(word >> 17);
-    }
-};
-
-template <int32_t M, int32_t K> struct kt_reader_lut4 {
-    static_assert(K % 64 == 0, "this layout holds multiples of 64 columns");
-    struct strip {
-        const uint8_t *codes, *scale_codes;
-        const float *spans; // second-level scales of row g; those of row g + 8 are 8 records on
-        int32_t phase[2];
-        float offset[2];
-    };
-    struct tile {
-        kt_u32x4 codes;
-        uint32_t scale_codes; // of rows g, g + 8
-        float span[2];
-    };
-    static constexpr int32_t rows = M, cols = K, scale_steps = 4;
-    static constexpr int32_t groups = K / 64, row_tiles = (M + 15) / 16;
-    static constexpr int32_t record = 2 + kt_lut4_spans(K);
-    const uint8_t *tiles;
-    const float *row_records, *tables, *book;
-    kt_codes codes;
-
-    __device__ __forceinline__ explicit kt_reader_lut4(const uint8_t *block) : tiles(block) {
-        constexpr int64_t at_rows =
-            kt_align_up((int64_t)row_tiles * groups * KT_TILE_LUT4_BYTES, KT_PART_ALIGN);
-        constexpr int64_t at_tables =
-            at_rows + kt_align_up((int64_t)row_tiles * 16 * record * 4, KT_PART_ALIGN);
-        row_records = (const float *)(block + at_rows);
-        tables = (const float *)(block + at_tables);
-    }
-    __device__ __forceinline__ void fill(unsigned char *shared) {
-        codes.fill(shared, tables);
-        float *to = (float *)(shared + 32768);
-        for (int32_t i = (int32_t)threadIdx.x; i < 256; i += KT_MATMUL_THREADS)
-            to[i] = tables[16 + i];
-        book = to;
-    }
-    __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
-        const uint8_t *from = tiles + (int64_t)row_tile * (groups * KT_TILE_LUT4_BYTES);
-        to.codes = from + kt_lane() * 16;
-        to.scale_codes = from + KT_TILE_CODES_BYTES + kt_lane() / 4 * 2;
-        to.spans = row_records + (row_tile * 16 + kt_lane() / 4) * record + 2;
-        KT_UNROLL
-        for (int32_t h = 0; h < 2; h++) {
-            to.phase[h] = (int32_t)to.spans[h * 8 * record - 2];
-            to.offset[h] = to.spans[h * 8 * record - 1];
-        }
-    }
-    __device__ __forceinline__ void load(tile &to, const strip &at, int32_t group) const {
-        to.codes = kt_load_once16(at.codes + (int64_t)group * KT_TILE_LUT4_BYTES);
-        to.scale_codes = kt_load_once2(at.scale_codes + (int64_t)group * KT_TILE_LUT4_BYTES);
-        KT_UNROLL
-        for (int32_t h = 0; h < 2; h++)
-            to.span[h] = at.spans[h * 8 * record + ((uint32_t)(at.phase[h] + group) >> 8)];
-    }
-    __device__ __forceinline__ void fragment(const tile &from, int32_t step, uint32_t a[4]) const {
-        codes.fragment(from.codes, step, a);
-    }
-    __device__ __forceinline__ void scale(
-        const tile &from, const strip &at, int32_t, float s[2]) const {
-        s[0] = kt_fma(book[from.scale_codes & 255], from.span[0], at.offset[0]);
-        s[1] = kt_fma(book[from.scale_codes >> 8], from.span[1], at.offset[1]);
-    }
-};
-
-template <int32_t M, int32_t K> struct kt_reader_lut4_k16 {
-    static_assert(K % 16 == 0, "this layout holds multiples of 16 columns");
-    struct strip {
-        const uint8_t *codes, *scales;
-    };
-    struct tile {
-        kt_u32x4 codes, scales;
-    };
-    static constexpr int32_t rows = M, cols = K, scale_steps = 1;
-    static constexpr int32_t groups = (K + 63) / 64, row_tiles = (M + 15) / 16;
-    const uint8_t *tiles;
-    const float *map;
-    kt_codes codes;
-
-    __device__ __forceinline__ explicit kt_reader_lut4_k16(const uint8_t *block) : tiles(block) {
-        constexpr int64_t at_map =
-            kt_align_up((int64_t)row_tiles * groups * KT_TILE_LUT4_K16_BYTES, KT_PART_ALIGN);
-        map = (const float *)(block + at_map);
-    }
-    __device__ __forceinline__ void fill(unsigned char *shared) { codes.fill(shared, map); }
-    __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
-        const uint8_t *from = tiles + (int64_t)row_tile * (groups * KT_TILE_LUT4_K16_BYTES);
-        to.codes = from + kt_lane() * 16;
-        to.scales = from + KT_TILE_CODES_BYTES + kt_lane() / 4 * 16;
-    }
-    __device__ __forceinline__ void load(tile &to, const strip &at, int32_t group) const {
-        to.codes = kt_load_once16(at.codes + (int64_t)group * KT_TILE_LUT4_K16_BYTES);
-        to.scales = kt_load_once16(at.scales + (int64_t)group * KT_TILE_LUT4_K16_BYTES);
-    }
-    __device__ __forceinline__ void fragment(const tile &from, int32_t step, uint32_t a[4]) const {
-        codes.fragment(from.codes, step, a);
-    }
-    __device__ __forceinline__ void scale(
-        const tile &from, const strip &, int32_t step, float s[2]) const {
-        uint32_t pair = step == 0   ? from.scales.x
-                        : step == 1 ? from.scales.y
-                        : step == 2 ? from.scales.z
-                                    : from.scales.w;
-        s[0] = kt_low_f16(pair);
-        s[1] = kt_high_f16(pair);
-    }
 };
 
 // `steps` steps of a tile from step `first` on: fragments and scales.
