@@ -542,7 +542,7 @@ static void without_a_prepare_op_rows_are_unpacked_first(void **state) {
     assert_true(kt_str_is(l->name, "tiles_f16"));
     assert_int_equal(l->prepares[0].n_calls, 2);
     const kt_call *calls = l->prepares[0].calls;
-    assert_true(kt_str_is(calls[0].op->name, "unpack_bnb_nf4"));
+    assert_true(kt_str_is(calls[0].op->name, "unpack_bnb"));
     assert_true(kt_str_is(calls[1].op->name, "tile_f16"));
     int values = calls[1].ports[kt_op_port_find(calls[1].op, KT_STR("values"))];
     assert_int_equal(values, calls[0].ports[kt_op_port_find(calls[0].op, KT_STR("rows"))]);

@@ -24,7 +24,7 @@ BEGIN {
     allow["runtime/plan"] = "runtime/base loader"
     allow["runtime/exec"] = "runtime/base loader ptx runtime/gpu runtime/plan runtime/kotaro.h ops/kt_cpu.h"
     allow["runtime"] = "runtime/base" # kotaro.h, for programs that use the library
-    allow["ops"] = "ops/kt_cpu.h ops/kt_ggml.h"
+    allow["ops"] = "ops/kt_cpu.h ops/kt_bnb.h ops/kt_ggml.h"
     allow["kernel"] = "ptx/device"
     allow["tools"] = "runtime/kotaro.h runtime/base loader ptx runtime/gpu runtime/plan runtime/exec"
 

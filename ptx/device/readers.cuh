@@ -2,7 +2,7 @@
 // of mma.m16n8k16. A reader is a type with
 //   strip                        where one lane reads a row of tiles
 //   tile                         what it keeps of one tile between load and use
-//   scale_steps                  0: numbers are weights; 1, 4: so many steps share a row's scale
+//   scale_steps                  0: numbers are weights; 4: so many steps share a row's scale
 //   fill(shared)                 makes tables (KT_MATMUL_TABLE bytes); the caller syncs
 //   open(strip, row_tile)
 //   load(tile, strip, group)     group: tile column, 64 columns of W
@@ -46,6 +46,17 @@ template <int32_t M, int32_t K> struct kt_reader_f16 {
     }
 };
 
+KT_DEVICE uint32_t kt_word(const kt_u32x4 &v, int32_t i) {
+    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+// Both f16 are the low, the high one of a pair.
+KT_DEVICE uint32_t kt_both_low(uint32_t pair) {
+    return kt_permute(pair, 0, 0x1010);
+}
+KT_DEVICE uint32_t kt_both_high(uint32_t pair) {
+    return kt_permute(pair, 0, 0x3232);
+}
+
 // Codes of 4 bits through a table in shared memory: what both lut4 readers have in common. Entry b
 // of lane l, two f16, is word 32 b + l: no two lanes meet in a bank.
 struct kt_codes {
@@ -63,7 +74,7 @@ struct kt_codes {
     }
     __device__ __forceinline__ void fragment(
         const kt_u32x4 &codes, int32_t step, uint32_t a[4]) const {
-        uint32_t word = step == 0 ? codes.x : step == 1 ? codes.y : step == 2 ? codes.z : codes.w;
+        uint32_t word = kt_word(codes, step);
         a[0] = look(word << 7);
         a[1] = look(word >> 1);
         a[2] = look(word >> 9);
@@ -142,7 +153,7 @@ template <int32_t M, int32_t K> struct kt_reader_lut4_k16 {
     struct tile {
         kt_u32x4 codes, scales;
     };
-    static constexpr int32_t rows = M, cols = K, scale_steps = 1;
+    static constexpr int32_t rows = M, cols = K, scale_steps = 0;
     static constexpr int32_t groups = (K + 63) / 64, row_tiles = (M + 15) / 16;
     const uint8_t *tiles;
     const float *map;
@@ -164,16 +175,11 @@ template <int32_t M, int32_t K> struct kt_reader_lut4_k16 {
         to.scales = kt_load_once16(at.scales + (int64_t)group * KT_TILE_LUT4_K16_BYTES);
     }
     __device__ __forceinline__ void fragment(const tile &from, int32_t step, uint32_t a[4]) const {
+        const uint32_t scales = kt_word(from.scales, step);
         codes.fragment(from.codes, step, a);
-    }
-    __device__ __forceinline__ void scale(
-        const tile &from, const strip &, int32_t step, float s[2]) const {
-        uint32_t pair = step == 0   ? from.scales.x
-                        : step == 1 ? from.scales.y
-                        : step == 2 ? from.scales.z
-                                    : from.scales.w;
-        s[0] = kt_low_f16(pair);
-        s[1] = kt_high_f16(pair);
+        KT_UNROLL
+        for (int32_t i = 0; i < 4; i++)
+            a[i] = kt_fma_f16x2(a[i], i % 2 ? kt_both_high(scales) : kt_both_low(scales), 0);
     }
 };
 
@@ -182,19 +188,8 @@ template <int32_t M, int32_t K> struct kt_reader_lut4_k16 {
 KT_DEVICE uint32_t kt_codes_q4(uint32_t word, int32_t h, int32_t u) {
     return kt_and_or(h ? word >> 8 : word, u ? 0x00f000f0 : 0x000f000f, 0x64006400);
 }
-KT_DEVICE uint32_t kt_word(const kt_u32x4 &v, int32_t i) {
-    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
-}
-// Both f16 are the low, the high one of a pair.
-KT_DEVICE uint32_t kt_both_low(uint32_t pair) {
-    return kt_permute(pair, 0, 0x1010);
-}
-KT_DEVICE uint32_t kt_both_high(uint32_t pair) {
-    return kt_permute(pair, 0, 0x3232);
-}
-
-// tiles_q4, tiles_q6 and tiles_q8: the fragment is the weights themselves, rounded to f16. Pairs of
-// f16 below: 0x3c00 is 1, 0x2c00 1 / 16.
+// tiles_q4, tiles_q6 and tiles_q8: as in tiles_lut4_k16 the fragment is the weights themselves,
+// rounded to f16. Pairs of f16 below: 0x3c00 is 1, 0x2c00 1 / 16.
 
 template <int32_t M, int32_t K> struct kt_reader_q4 {
     struct strip {

@@ -31,9 +31,10 @@
 // tiles_q8: 8-bit codes [half 2][lane 32][step of the half 2][register 4][2]; then scales [g
 // 8][half 2][h 2] f16: 1088 bytes a tile. A weight is (code - 128) * scale.
 //
-// These three round a scale and a minimum to f16 when tiles are made, and the weight to f16 when it
-// is used. So a weight is off by at most 2^-11 (|product| + |minimum| + |weight|); a number of
-// these below 2^-14 adds 2^-25 (a scale: times its code) instead.
+// tiles_q4, q6 and q8 round a scale and a minimum to f16 when tiles are made, and the weight to f16
+// when it is used. So a weight is off by at most 2^-11 (|product| + |minimum| + |weight|); what of
+// these is below 2^-14 adds 2^-25 (a scale: times its code) instead. tiles_lut4_k16 rounds the
+// book, the scale and the weight: 3 * 2^-11 |weight|.
 //
 // Each part of a layout starts at a multiple of 256 bytes. Rows and columns beyond the weight are 0
 // (codes 0 with scale 0).

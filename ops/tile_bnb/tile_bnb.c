@@ -1,4 +1,4 @@
-// CPU implementation of tile_bnb_nf4/op.yaml: the bytes of its comment, one by one.
+// CPU implementation of tile_bnb/op.yaml: the bytes of its comment, one by one.
 #include "ops/kt_cpu.h"
 
 static void clear_row(uint8_t *tiles, float *scales, int64_t row, int64_t across, int64_t record) {
@@ -50,4 +50,4 @@ static const char *run(const kt_cpu_call *call) {
     return NULL;
 }
 
-KT_CPU_OP("tile_bnb_nf4", run)
+KT_CPU_OP("tile_bnb", run)

@@ -1,0 +1,11 @@
+// Kernel of ops/tile_bnb_k16/op.yaml.
+#include "bnb.cuh"
+
+// As kt_bnb_tile_k16 says.
+extern "C" __global__ void __launch_bounds__(32) kt_tile_bnb_k16_warp_per_tile(uint8_t *tiles,
+    float *table, const uint8_t *codes, const uint8_t *absmax, const float *map,
+    const float *nested_absmax, const float *nested_map, const int32_t *to, int32_t n, int32_t k,
+    int32_t rows, int32_t c, int32_t b, int32_t b2, float offset) {
+    kt_bnb_nested scales = {absmax, nested_absmax, nested_map, offset};
+    kt_bnb_tile_k16(tiles, table, codes, map, to, n, k, rows, b, scales);
+}
