@@ -280,12 +280,13 @@ static bool check_source_names(kt_model_draft *draft, kt_str name) {
     for (size_t i = 0; i < draft->weights.n; i++)
         for (int a = 0; a < draft->weights.at[i].type.rank; a++)
             kt_expr_names(draft->weights.at[i].type.axis[a], check_name, &c);
-    c.what = "a row range";
+    c.what = "a row range or the width of a head";
     for (size_t i = 0; i < source.tensors.n; i++)
         for (int k = 0; k < source.tensors.at[i].n_refs; k++) {
             const kt_tensor_ref *ref = &source.tensors.at[i].refs[k];
             if (ref->from) kt_expr_names(ref->from, check_name, &c);
             if (ref->to) kt_expr_names(ref->to, check_name, &c);
+            if (ref->interleaved) kt_expr_names(ref->interleaved, check_name, &c);
         }
     return c.ok;
 }

@@ -472,6 +472,16 @@ static void add_files(kt_model_draft *draft, const kt_source_decl *source, kt_mo
     }
 }
 
+// What an including file expects of a key holds.
+static void add_expect(kt_model_draft *draft, kt_expect_decl decl, kt_model_source *out) {
+    for (size_t i = 0; i < out->expects.n; i++) {
+        if (!kt_str_eq(out->expects.at[i].key.text, decl.key.text)) continue;
+        out->expects.at[i] = decl;
+        return;
+    }
+    KT_PUSH(draft->arena, &out->expects, decl);
+}
+
 bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out) {
     bool ok = true;
     for (size_t i = 0; i < draft->constants.n; i++)
@@ -503,7 +513,7 @@ bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out) {
         if (source->tokenizer.n) out->tokenizer = source->tokenizer;
         add_files(draft, source, out);
         for (int i = 0; i < source->n_expects; i++)
-            KT_PUSH(draft->arena, &out->expects, source->expects[i]);
+            add_expect(draft, source->expects[i], out);
     }
     return ok;
 }

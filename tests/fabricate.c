@@ -1,8 +1,10 @@
 #include "tests/fabricate.h"
 
-#include "runtime/base/os.h"
+#include "runtime/base/f16.h"
+#include "runtime/base/file.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +79,31 @@ static const char quant_state[] =
 typedef struct writer {
     const fake_model *model;
     kt_buf header, data;
+    unsigned state; // of the numbers
 } writer;
+
+// Numbers that keep what they multiply at its size: near 1 for norms, small for biases, and such
+// that a row of a matrix has the length 1.
+static void add_numbers(writer *w, const char *name, const int64_t *shape, int rank, int64_t n) {
+    const char *end = strrchr(name, '.');
+    bool norm = rank == 1 && end && strcmp(end, ".weight") == 0;
+    double row = 1;
+    for (int i = 1; i < rank; i++) row *= (double)shape[i];
+    double scale = rank > 1 ? sqrt(3 / row) : norm ? 0.2 : 0.05;
+    for (int64_t i = 0; i < n; i++) {
+        double unit = (double)next(&w->state) / (1 << 23) - 1;
+        float value = (float)((norm ? 1 : 0) + scale * unit);
+        if (w->model->grid && rank > 1) {
+            double step = exp2(floor(log2(scale / 127)));
+            value = (float)(step * (i % 32 == 0 ? 127 : floor(127 * unit)));
+        }
+        uint16_t half = kt_f32_to_f16(value);
+        if (w->model->wide)
+            kt_buf_add(&w->data, &value, sizeof value);
+        else
+            kt_buf_add(&w->data, &half, sizeof half);
+    }
+}
 
 static void put_part(writer *w, const char *name, const char *dtype, int width,
     const int64_t *shape, int rank, const char *text) {
@@ -95,15 +121,24 @@ static void put_part(writer *w, const char *name, const char *dtype, int width,
         kt_buf_add(&w->data, text, (size_t)bytes);
         return;
     }
+    if (w->model->seed) {
+        add_numbers(w, name, shape, rank, bytes / width);
+        return;
+    }
     char *zeros = calloc(1, (size_t)bytes + 1);
     if (!zeros) abort();
     kt_buf_add(&w->data, zeros, (size_t)bytes);
     free(zeros);
 }
 
+static void put_shape(writer *w, const char *name, const int64_t *shape, int rank) {
+    bool wide = w->model->wide;
+    put_part(w, name, wide ? "F32" : "F16", wide ? 4 : 2, shape, rank, NULL);
+}
+
 static void put(writer *w, const char *name, int rank, int64_t a, int64_t b) {
     const int64_t shape[] = {a, b};
-    put_part(w, name, "F16", 2, shape, rank, NULL);
+    put_shape(w, name, shape, rank);
 }
 
 static void put_vector(writer *w, const char *name, int64_t n) {
@@ -201,7 +236,7 @@ static void put_vision_layer(writer *w, int layer) {
 static void put_vision(writer *w) {
     const fake_model *m = w->model;
     const int64_t patch[] = {m->dv, 3, m->patch, m->patch};
-    put_part(w, "vpm.embeddings.patch_embedding.weight", "F16", 2, patch, 4, NULL);
+    put_shape(w, "vpm.embeddings.patch_embedding.weight", patch, 4);
     put_vector(w, "vpm.embeddings.patch_embedding.bias", m->dv);
     put(w, "vpm.embeddings.position_embedding.weight", 2, (int64_t)m->places * m->places, m->dv);
     for (int i = 0; i < m->vis_layers; i++) put_vision_layer(w, i);
@@ -247,8 +282,23 @@ static void write_file(const char *folder, const char *name, const kt_buf *bytes
     exit(1);
 }
 
+static void copy_tokenizer(const char *folder, const char *path) {
+    kt_arena arena = {0};
+    kt_str text;
+    kt_err err;
+    if (kt_file_read(&arena, path, 64 << 20, &text, &err) != KT_OK) {
+        fprintf(stderr, "fabricate: %s\n", err.text);
+        exit(1);
+    }
+    kt_buf bytes = {0};
+    kt_buf_str(&bytes, text);
+    write_file(folder, "tokenizer.json", &bytes);
+    kt_buf_deinit(&bytes);
+    kt_arena_deinit(&arena);
+}
+
 void fabricate(const char *folder, const fake_model *model) {
-    writer w = {.model = model};
+    writer w = {.model = model, .state = model->seed};
     kt_buf file = {0}, config = {0};
     if (!kt_os_mkdirs(folder)) {
         fprintf(stderr, "fabricate: no folder '%s'\n", folder);
@@ -269,6 +319,7 @@ void fabricate(const char *folder, const fake_model *model) {
     write_file(folder, "model.safetensors", &file);
     add_config(model, &config);
     write_file(folder, "config.json", &config);
+    if (model->tokenizer) copy_tokenizer(folder, model->tokenizer);
     kt_buf_deinit(&w.header);
     kt_buf_deinit(&w.data);
     kt_buf_deinit(&file);
