@@ -34,6 +34,14 @@ static kt_env const_env(constants *c) {
     return (kt_env){.ctx = c, .find = const_find, .call = const_call, .names = const_names};
 }
 
+// Says which files of the model folder the values in the message are from.
+static void note_values(const kt_model *model, kt_diag *diag) {
+    if (!model->config) return;
+    const char *also = model->preprocessor ? kt_config_path(model->preprocessor) : NULL;
+    kt_diag_note(diag, "the values come from '%s'%s%s%s", kt_config_path(model->config),
+        also ? " and '" : "", also ? also : "", also ? "'" : "");
+}
+
 static void compute(constants *c, size_t i) {
     const kt_const_decl *decl = &c->source->constants.at[i];
     const kt_expr *outer = c->asking;
@@ -42,6 +50,7 @@ static void compute(constants *c, size_t i) {
     c->depth++;
     kt_env env = const_env(c);
     if (!kt_expr_eval(decl->expr, &env, "a constant", c->diag, &c->values[i])) {
+        note_values(c->model, c->diag);
         kt_diag_note_at(c->diag, decl->name.at, "constant '%.*s'", KT_STR_ARG(decl->name.text));
         c->values[i] = kt_value_int(1);
         c->bad = true;
@@ -113,12 +122,13 @@ static void add_value(void *ctx, kt_str name, kt_place at) {
         kt_buf_printf(&t->buf, "%" PRId64, v.i);
 }
 
-static bool check_require(kt_model_draft *draft, const kt_env *env, const char *config) {
+static bool check_require(const kt_model *model, kt_model_draft *draft, const kt_env *env) {
     bool ok = true;
     for (size_t i = 0; i < draft->require.n; i++) {
         const kt_expr *expr = draft->require.at[i];
         kt_value holds;
         if (!kt_expr_eval(expr, env, "a requirement", draft->diag, &holds)) {
+            note_values(model, draft->diag);
             ok = false;
             continue;
         }
@@ -128,7 +138,7 @@ static bool check_require(kt_model_draft *draft, const kt_env *env, const char *
         ok = kt_diag_error(draft->diag, KT_RULE_REQUIRE, kt_expr_at(expr),
             "this checkpoint breaks %.*s: %s", KT_STR_ARG(kt_expr_text(expr)),
             text.buf.n ? text.buf.at : "it is false");
-        if (config) kt_diag_note(draft->diag, "the values come from '%s'", config);
+        note_values(model, draft->diag);
         kt_buf_deinit(&text.buf);
     }
     return ok;
@@ -141,12 +151,15 @@ static bool read_indexes(kt_model *model, kt_model_draft *draft, const kt_env *e
     bool ok = true;
     for (size_t i = 0; i < n; i++) {
         names[i] = draft->index.at[i].name.text;
-        if (!kt_expr_eval_int(draft->index.at[i].expr, env, "an index", draft->diag, &counts[i]))
+        if (!kt_expr_eval_int(draft->index.at[i].expr, env, "an index", draft->diag, &counts[i])) {
             ok = false;
-        else if (counts[i] < 1 || counts[i] > 1000)
-            ok = kt_diag_error(draft->diag, KT_RULE_LIMIT, draft->index.at[i].name.at,
-                "index '%.*s' counts to %" PRId64 ", expected 1 to 1000", KT_STR_ARG(names[i]),
-                counts[i]);
+            continue;
+        }
+        if (counts[i] >= 1 && counts[i] <= 1000) continue;
+        ok = kt_diag_error(draft->diag, KT_RULE_LIMIT, draft->index.at[i].name.at,
+            "index '%.*s' counts to %" PRId64 ", expected 1 to 1000", KT_STR_ARG(names[i]),
+            counts[i]);
+        note_values(model, draft->diag);
     }
     model->index_names = names;
     model->index_counts = counts;
@@ -170,8 +183,11 @@ static void copy_facts(kt_model *model, kt_model_draft *draft) {
 }
 
 static kt_status misfit(const kt_model *model, const kt_model_draft *draft, kt_err *err) {
-    return KT_FAIL(err, KT_EMODEL, "model folder '%s' does not fit '%s'", model->folder,
+    kt_status status = KT_FAIL(err, KT_EMODEL, "model folder '%s' does not fit '%s'", model->folder,
         draft->parts.at[draft->parts.n - 1].path);
+    kt_err_note(err, "it is damaged (download it again), or a model of another kind (choose a "
+                     "pipeline for it)");
+    return status;
 }
 
 static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model_source *source,
@@ -192,8 +208,7 @@ static kt_status bind_all(kt_model *model, kt_model_draft *draft, const kt_model
     model->constants = c.values;
     model->n_constants = (int)n;
     kt_env env = const_env(&c);
-    const char *config = model->config ? kt_config_path(model->config) : NULL;
-    if (c.bad || !check_require(draft, &env, config) || !read_indexes(model, draft, &env))
+    if (c.bad || !check_require(model, draft, &env) || !read_indexes(model, draft, &env))
         return misfit(model, draft, err);
     KT_TRY(kt_model_bind(model, draft, source, registry, &env, err));
     return draft->diag->n_errors ? misfit(model, draft, err) : KT_OK;

@@ -98,8 +98,21 @@ static const char *const gguf_stops[] = {
 static kt_status open_json(kt_model *model, const char *name, const kt_config **out, kt_err *err) {
     const char *path = kt_path_join(model->arena, model->folder, name);
     *out = NULL;
-    if (kt_os_stat(path).kind != KT_PATH_FILE) return KT_OK;
+    if (kt_os_stat(path).kind == KT_PATH_NONE) return KT_OK;
     return kt_config_open(model->arena, path, out, err);
+}
+
+// Adds the token ids of a key. Errors: EFORMAT (the key is there and holds something else).
+static kt_status take_ids(
+    kt_model *model, const kt_config *config, kt_config_ids *ids, kt_err *err) {
+    kt_str key = KT_STR("eos_token_id");
+    size_t before = ids->n;
+    if (!config) return KT_OK;
+    kt_config_integers(config, key, model->arena, ids);
+    if (ids->n > before || !kt_config_no_number(config, key)) return KT_OK;
+    return KT_FAIL(err, KT_EFORMAT,
+        "%s: 'eos_token_id' is %s, expected a token id or a list of ids", kt_config_path(config),
+        kt_config_describe(config, key, model->arena));
 }
 
 static kt_status open_configs(kt_model *model, kt_err *err) {
@@ -108,9 +121,8 @@ static kt_status open_configs(kt_model *model, kt_err *err) {
     const kt_config *generation;
     KT_TRY(open_json(model, "generation_config.json", &generation, err));
     kt_config_ids ids = {0};
-    kt_str key = KT_STR("eos_token_id");
-    if (generation) kt_config_integers(generation, key, model->arena, &ids);
-    if (model->config && ids.n == 0) kt_config_integers(model->config, key, model->arena, &ids);
+    KT_TRY(take_ids(model, generation, &ids, err));
+    if (ids.n == 0) KT_TRY(take_ids(model, model->config, &ids, err));
     model->stop_ids = ids.at;
     model->n_stop_ids = (int)ids.n;
     return KT_OK;

@@ -65,6 +65,7 @@ typedef struct format_env {
     int n_values;
     int64_t n, k;
     const kt_json *json;
+    const kt_stored *stored; // what holds it
 } format_env;
 
 static bool format_find(const void *ctx, kt_str name, kt_value *out) {
@@ -81,10 +82,22 @@ static bool format_find(const void *ctx, kt_str name, kt_value *out) {
     return false;
 }
 
+// The member `key` of the object, or with "key.3" item 3 of the list that is its member.
+static const kt_json *json_at(const kt_json *object, kt_str key) {
+    int64_t i;
+    ptrdiff_t dot = kt_str_find_last(key, '.');
+    if (dot < 0) return kt_json_find(object, key);
+    const kt_json *list = kt_json_find(object, kt_str_slice(key, 0, (size_t)dot));
+    bool number = kt_str_to_i64(kt_str_slice(key, (size_t)dot + 1, key.n), &i);
+    if (!number || i < 0 || !list || list->kind != KT_JSON_LIST || (size_t)i >= list->n)
+        return NULL;
+    return &list->as.items[i];
+}
+
 static int format_call(const void *ctx, kt_str function, kt_str key, kt_value *out) {
     const format_env *e = ctx;
     if (!kt_str_is(function, "json")) return -1;
-    const kt_json *value = kt_json_find(e->json, key);
+    const kt_json *value = json_at(e->json, key);
     int64_t i;
     double r;
     if (kt_json_get_int(value, &i))
@@ -177,11 +190,24 @@ static kt_status read_json(
     char *text = kt_arena_alloc(b->arena, (size_t)stored->bytes + 1);
     KT_TRY(kt_checkpoint_read(&b->model->checkpoint, stored, 0, text, stored->bytes, err));
     kt_json_limits limits = {JSON_BYTES, 8, 1000};
-    KT_TRY(kt_json_parse(b->arena, (kt_str){text, (size_t)stored->bytes}, kt_str_z(b->arena, name),
-        limits, &env->json, err));
+    env->stored = stored;
+    const char *file = b->model->checkpoint.files[stored->file].path;
+    const char *where = kt_arena_printf(b->arena, "%s: tensor '%.*s'", file, KT_STR_ARG(name));
+    kt_str json = {text, (size_t)stored->bytes};
+    kt_status status = kt_json_parse(b->arena, json, where, limits, &env->json, err);
+    if (status != KT_OK) {
+        kt_err_note(err, "the file is damaged; download it again");
+        return status;
+    }
     claim_rows(b, stored, weight, -1, -1);
     *ok = true;
     return KT_OK;
+}
+
+// Says where a tensor of the message is.
+static void note_file(binder *b, const kt_stored *stored) {
+    kt_diag_note(b->diag, "tensor '%.*s' is in '%s'", KT_STR_ARG(stored->name),
+        b->model->checkpoint.files[stored->file].path);
 }
 
 static bool part_dtype(binder *b, const kt_format *format, const kt_format_part *part,
@@ -200,6 +226,7 @@ static bool part_dtype(binder *b, const kt_format *format, const kt_format_part 
         "weight '%.*s': tensor '%.*s' holds %s, part '%.*s' of format '%.*s' is %.*s",
         KT_STR_ARG(w->name), KT_STR_ARG(stored->name), kt_dtype_name(stored->dtype),
         KT_STR_ARG(part->name), KT_STR_ARG(format->name), KT_STR_ARG(part->type.text));
+    note_file(b, stored);
     kt_diag_note_at(b->diag, part->at, "the part is declared");
     return false;
 }
@@ -217,6 +244,7 @@ static bool bind_parts(binder *b, kt_str base, kt_weight *w, const format_env *f
             kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at,
                 "weight '%.*s' is stored as '%.*s', but its part '%.*s' is not in the checkpoint",
                 KT_STR_ARG(w->name), KT_STR_ARG(format->name), KT_STR_ARG(name));
+            note_file(b, kt_checkpoint_find(&b->model->checkpoint, base));
             return false;
         }
         int64_t want[KT_MAX_RANK] = {0};
@@ -230,6 +258,7 @@ static bool bind_parts(binder *b, kt_str base, kt_weight *w, const format_env *f
                 "weight '%.*s': part '%.*s' is %s, '%.*s' is %s", KT_STR_ARG(w->name),
                 KT_STR_ARG(part->name), shape_text(b->arena, want, part->type.rank),
                 KT_STR_ARG(name), shape_text(b->arena, stored->shape, stored->rank));
+            note_file(b, stored);
             kt_diag_note(b->diag, "linear%s in format '%.*s'", shape_text(b->arena, w->shape, 2),
                 KT_STR_ARG(format->name));
             return false;
@@ -257,6 +286,7 @@ static bool bind_format(binder *b, kt_str base, kt_weight *w, const kt_tensor_re
     fe.values = values;
     for (int i = 0; ok && i < format->n_values; i++) {
         ok = kt_expr_eval(format->values[i].expr, &env, "a value of a format", b->diag, &values[i]);
+        if (!ok && fe.stored) note_file(b, fe.stored);
         fe.n_values = i + 1;
     }
     for (int i = 0; ok && i < format->n_require; i++) {
@@ -267,6 +297,7 @@ static bool bind_format(binder *b, kt_str base, kt_weight *w, const kt_tensor_re
         ok = kt_diag_error(b->diag, KT_RULE_REQUIRE, kt_expr_at(format->require[i]),
             "format '%.*s' requires %.*s, which '%.*s' breaks", KT_STR_ARG(format->name),
             KT_STR_ARG(text), KT_STR_ARG(base));
+        if (fe.stored) note_file(b, fe.stored);
         kt_diag_note_at(b->diag, w->at, "weight '%.*s'", KT_STR_ARG(w->name));
     }
     w->values = values;
@@ -307,15 +338,18 @@ static bool bind_plain(
             KT_STR_ARG(w->name), w->linear ? "linear" : "f32",
             shape_text(b->arena, w->shape, w->rank), KT_STR_ARG(stored->name),
             shape_text(b->arena, have, rank), swapped ? "; its two axes look swapped" : "");
+        note_file(b, stored);
         kt_diag_note_at(b->diag, ref->at, "the tensor is named");
         return false;
     }
     if (!is_plain(stored)) {
         kt_str type =
             stored->ggml_type < 0 ? kt_str_from(kt_dtype_name(stored->dtype)) : stored->type;
-        return kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at,
+        kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at,
             "weight '%.*s': '%.*s' holds %.*s, expected f32, f16 or bf16", KT_STR_ARG(w->name),
             KT_STR_ARG(stored->name), KT_STR_ARG(type));
+        note_file(b, stored);
+        return false;
     }
     const kt_stored **parts = KT_NEW_ARRAY(b->arena, const kt_stored *, 1);
     parts[0] = stored;
@@ -535,9 +569,10 @@ static void check_stored(binder *b) {
                 "rows of '%.*s' are bound in part only: %" PRId64 " of %" PRId64,
                 KT_STR_ARG(stored->name), rows, stored->shape[0]);
         if (b->claims[i] || ignored(b, stored->name)) continue;
-        if (unbound++ < SHOWN_UNBOUND)
-            kt_diag_error(b->diag, KT_RULE_WEIGHT, b->source->name.at,
-                "tensor '%.*s' is bound by no weight and not ignored", KT_STR_ARG(stored->name));
+        if (unbound++ >= SHOWN_UNBOUND) continue;
+        kt_diag_error(b->diag, KT_RULE_WEIGHT, b->source->name.at,
+            "tensor '%.*s' is bound by no weight and not ignored", KT_STR_ARG(stored->name));
+        note_file(b, stored);
     }
     if (unbound > SHOWN_UNBOUND)
         kt_diag_note(b->diag, "and %d more tensors", unbound - SHOWN_UNBOUND);

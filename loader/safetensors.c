@@ -268,6 +268,13 @@ kt_status kt_safetensors_parse(kt_arena *arena, kt_str header, const char *path,
     return KT_OK;
 }
 
+// Eight letters are a length beyond any limit.
+static bool is_text(const unsigned char raw[LENGTH_BYTES]) {
+    for (int i = 0; i < LENGTH_BYTES; i++)
+        if (raw[i] < 0x20 || raw[i] > 0x7e) return false;
+    return true;
+}
+
 kt_status kt_safetensors_read(kt_arena *arena, const kt_checkpoint_file *file, int file_index,
     kt_stored **stored, int64_t *n, kt_err *err) {
     int64_t size = kt_os_size(file->file);
@@ -280,6 +287,13 @@ kt_status kt_safetensors_read(kt_arena *arena, const kt_checkpoint_file *file, i
     KT_TRY(kt_os_read_at(file->file, 0, raw, sizeof raw, err));
     uint64_t length = 0;
     for (int i = 0; i < LENGTH_BYTES; i++) length |= (uint64_t)raw[i] << (8 * i);
+    if (is_text(raw)) {
+        return KT_FAIL(err, KT_EFORMAT,
+            "%s: the file is a text that begins with '%.8s', such as a Git LFS pointer or a web "
+            "page "
+            "in place of the weights; download it again",
+            file->path, (const char *)raw);
+    }
     if (length > KT_SAFETENSORS_HEADER_MAX) {
         return KT_FAIL(err, KT_EFORMAT,
             "%s: the header is said to have %" PRIu64 " bytes, at most %d are allowed; " AGAIN,

@@ -151,7 +151,16 @@ static kt_status bind_stops(kt_session *s, kt_err *err) {
 static kt_status check_vocabulary(const kt_session *s, kt_err *err) {
     kt_value rows;
     int64_t ids = kt_tokenizer_size(s->tokenizer);
-    if (!kt_model_constant(&s->model, KT_STR("vocab"), &rows) || ids <= rows.i) return KT_OK;
+    if (!kt_model_constant(&s->model, KT_STR("vocab"), &rows)) return KT_OK;
+    for (int i = 0; i < s->model.n_stop_ids; i++) {
+        int64_t id = s->model.stop_ids[i];
+        if (id >= 0 && id < rows.i) continue;
+        return KT_FAIL(err, KT_EMODEL,
+            "eos_token_id in '%s' is %" PRId64 ", and the model's vocabulary has %" PRId64
+            " rows; the settings are of another model",
+            s->model.folder, id, rows.i);
+    }
+    if (ids <= rows.i) return KT_OK;
     return KT_FAIL(err, KT_EMODEL,
         "'%s' has token ids up to %" PRId64 ", and the model's vocabulary has %" PRId64
         " rows; the two files are not of one model",
