@@ -129,7 +129,7 @@ $B/setup-test: tools/setup.sh | $B/setup
 run: all
 	$B/kotaro-run pipelines/full.yaml examples/scene.jpg
 
-test: all $(TEST_PROGRAMS)
+test: all $B/fabricate $(TEST_PROGRAMS)
 	@tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
 	@BUILD=$B tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh)
 

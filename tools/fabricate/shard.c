@@ -24,8 +24,8 @@ static int by_place(const void *a, const void *b) {
 }
 
 static int by_name(const void *a, const void *b) {
-    const kt_tensor *const *x = a, *const *y = b;
-    return kt_str_cmp((*x)->name, (*y)->name);
+    const kt_tensor *x = a, *y = b;
+    return kt_str_cmp(x->name, y->name);
 }
 
 static void make_header(kt_shard *shard) {
@@ -52,9 +52,9 @@ static void make_header(kt_shard *shard) {
 static void make_index(
     kt_arena *arena, const kt_tensors *tensors, const kt_shard *shards, kt_buf *index) {
     int64_t total = 0;
-    kt_tensor **sorted = KT_NEW_ARRAY(arena, kt_tensor *, tensors->n + 1);
+    kt_tensor *sorted = KT_NEW_ARRAY(arena, kt_tensor, tensors->n + 1);
     for (size_t i = 0; i < tensors->n; i++) {
-        sorted[i] = &tensors->at[i];
+        sorted[i] = tensors->at[i];
         total += tensors->at[i].bytes;
     }
     qsort(sorted, tensors->n, sizeof *sorted, by_name);
@@ -62,8 +62,8 @@ static void make_index(
         "{\n  \"metadata\": {\n    \"total_size\": %" PRId64 "\n  },\n  \"weight_map\": {\n",
         total);
     for (size_t i = 0; i < tensors->n; i++)
-        kt_buf_printf(index, "    \"%.*s\": \"%s\"%s\n", KT_STR_ARG(sorted[i]->name),
-            shards[sorted[i]->file].name, i + 1 < tensors->n ? "," : "");
+        kt_buf_printf(index, "    \"%.*s\": \"%s\"%s\n", KT_STR_ARG(sorted[i].name),
+            shards[sorted[i].file].name, i + 1 < tensors->n ? "," : "");
     kt_buf_printf(index, "  }\n}\n");
 }
 
