@@ -74,16 +74,34 @@ static const char *truth(const kt_json *token, const char *key) {
     return yes ? "true" : "false";
 }
 
+// The object behind a key, as text. The whole file is no JSON that we read: "model_max_length" is
+// there a number beyond 64 bits.
+static kt_str object_of(kt_str text, const char *key) {
+    ptrdiff_t at = kt_str_find_text(text, key);
+    if (at < 0) return KT_STR("");
+    text = kt_str_slice(text, (size_t)at + strlen(key), text.n);
+    ptrdiff_t begin = kt_str_find(text, '{');
+    int depth = 0;
+    for (size_t i = begin < 0 ? text.n : (size_t)begin; i < text.n; i++) {
+        if (text.at[i] == '"')
+            for (i++; i < text.n && text.at[i] != '"'; i++) i += text.at[i] == '\\';
+        else if (text.at[i] == '{' || text.at[i] == '}')
+            depth += text.at[i] == '{' ? 1 : -1;
+        if (depth == 0) return kt_str_slice(text, (size_t)begin, i + 1);
+    }
+    return KT_STR("");
+}
+
 static kt_status add_named(kt_arena *arena, const char *path, kt_buf *out, kt_err *err) {
     const kt_json_limits limits = {.bytes = MAX_BYTES, .depth = 16, .values = 1000000};
-    const kt_json *config;
-    KT_TRY(kt_json_read(arena, path, limits, &config, err));
-    const kt_json *tokens = kt_json_find(config, KT_STR("added_tokens_decoder"));
-    if (!tokens || tokens->kind != KT_JSON_OBJECT)
-        return KT_FAIL(err, KT_EFORMAT, "%s: 'added_tokens_decoder' is missing", path);
+    const kt_json *tokens;
+    kt_str text;
+    KT_TRY(kt_file_read(arena, path, MAX_BYTES, &text, err));
+    text = object_of(text, "\"added_tokens_decoder\":");
+    if (text.n == 0) return KT_FAIL(err, KT_EFORMAT, "%s: 'added_tokens_decoder' is missing", path);
+    KT_TRY(kt_json_parse(arena, text, path, limits, &tokens, err));
     for (size_t i = 0; i < tokens->n; i++) {
         const kt_json_member *token = kt_json_member_at(tokens, i);
-        kt_str text;
         if (!kt_json_get_text(kt_json_find(&token->value, KT_STR("content")), &text))
             return KT_FAIL(err, KT_EFORMAT, "%s: added_tokens_decoder.%.*s has no 'content'", path,
                 KT_STR_ARG(token->name));
