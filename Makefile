@@ -57,6 +57,7 @@ SHARED_OBJECTS := $(SHARED_TESTS:%.c=$B/%.o)
 TEST_PROGRAMS := $(TESTS:%.c=$B/%)
 GPU_PROGRAMS := $(GPU_TESTS:%.c=$B/%)
 FUZZ_PROGRAMS := $(FUZZ_TESTS:%.c=$B/%)
+PLAIN_FUZZ := $(FUZZ_TESTS:tests/fuzz_%.c=$B/tests/plain_%)
 # It compiles every kernel: NVRTC's time, not ours, and several times as much under the sanitizers.
 NOT_WITH_SAN := $(if $(SAN),$B/tests/test_kernels)
 
@@ -113,10 +114,13 @@ $B/setup: tools/setup.sh
 
 # ---- tests
 
-.SECONDARY: $(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o) $(FUZZ_TESTS:%.c=$B/%.o)
+.SECONDARY: $(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o) $(FUZZ_TESTS:%.c=$B/%.o) $B/tests/fuzz/main.o
 $B/tests/fuzz_%: $B/tests/fuzz_%.o $B/libkotaro.a
 	@echo "  link $@"
 	$Q$(CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^ $(LIBS) $(SYSTEM)
+$B/tests/plain_%: $B/tests/fuzz_%.o $B/tests/fuzz/main.o $B/libkotaro.a
+	@echo "  link $@"
+	$Q$(CC) $(SANITIZE) -o $@ $^ $(LIBS) $(SYSTEM)
 $B/tests/%: $B/tests/%.o $(SHARED_OBJECTS) $B/libkotaro.a
 	@echo "  link $@"
 	$Q$(CC) $(SANITIZE) -o $@ $^ $(LIBS) -lcmocka $(SYSTEM)
@@ -129,7 +133,7 @@ $B/setup-test: tools/setup.sh | $B/setup
 run: all
 	$B/kotaro-run pipelines/full.yaml examples/scene.jpg
 
-test: all $B/fabricate $(TEST_PROGRAMS)
+test: all $B/fabricate $(TEST_PROGRAMS) $(PLAIN_FUZZ)
 	@tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
 	@BUILD=$B tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh)
 

@@ -9,26 +9,18 @@ BUILD=${BUILD:-build-fuzz}
 seconds=${FUZZ_SECONDS:-20}
 export ASAN_OPTIONS="allocator_may_return_null=1${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
 
-# Files to start from, by target.
-seeds() {
-    case $1 in
-    image) find tests/data/images -type f -size -64k ! -name '*.txt' ;;
-    json) find tests/data models -name '*.json' -size -64k ;;
-    op) find ops tests/bad/ops tests/bad/formats -name '*.yaml' ;;
-    yaml) find pipelines ops tests/bad -name '*.yaml' ;;
-    esac
-}
-
 found=0
 for program; do
     name=$(basename "$program")
     name=${name#fuzz_}
     corpus=$BUILD/fuzz/$name start=$BUILD/fuzz/seeds/$name log=$BUILD/fuzz/$name.log
-    rm -rf "$start"
-    mkdir -p "$corpus" "$start"
-    seeds "$name" | while read -r file; do cp "$file" "$start/$(echo "$file" | tr / _)"; done
+    mkdir -p "$corpus"
+    tests/fuzz_seeds.sh "$name" "$start"
+    words=
+    case $name in json | model | safetensors | tokenizer) words=-dict=tests/data/fuzz/json.dict ;; esac
+    # shellcheck disable=SC2086 # no word where there is no dictionary
     if "./$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -max_len=65536 -print_final_stats=1 \
-        -artifact_prefix="$BUILD/fuzz/$name-" "$corpus" "$start" >"$log" 2>&1 </dev/null; then
+        $words -artifact_prefix="$BUILD/fuzz/$name-" "$corpus" "$start" >"$log" 2>&1 </dev/null; then
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
         echo "fuzz_$name: $runs runs in $seconds s, nothing found"
     else
