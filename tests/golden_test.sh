@@ -2,14 +2,18 @@
 # Every stage of the model against the reference (tests/reference): the committed goldens, then three models of random
 # geometry, whose checkpoints and goldens are made here. Then greedy tokens against the reference, teacher-forced.
 # Variables: GEOMETRY_SEEDS="S S S": these instead of random ones. KOTARO_REFERENCE=numpy|torch: what the reference runs on.
+# DEVICE=cpu|cuda: what Kotaro runs on.
 set -u
 cd "$(dirname "$0")/.."
 kotaro=${BUILD:-build}/kotaro
+device=${DEVICE:-cpu}
 . tests/tap.sh
 
-verify() { # verify NAME FOLDER
-    $kotaro verify pipelines/analyze.base.yaml --golden "$2" --device "${DEVICE:-cpu}" >"$tmp/out" 2>"$tmp/err" </dev/null
-    result $? "$1"
+verify() { # verify NAME FOLDER [OPTION...]
+    name=$1 folder=$2
+    shift 2
+    $kotaro verify pipelines/analyze.base.yaml --golden "$folder" --device $device "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+    result $? "$name"
 }
 
 verify 'bf16: every stage agrees with the committed golden' tests/golden/bf16
@@ -20,7 +24,7 @@ cp -R tests/golden/bf16 "$tmp/damaged"
 chmod -R u+w "$tmp/damaged"
 size=$(wc -c <"$tmp/damaged/model.safetensors")
 printf '\277' | dd of="$tmp/damaged/model.safetensors" bs=1 seek=$((size - 1)) conv=notrunc 2>"$tmp/err"
-$kotaro verify pipelines/analyze.base.yaml --golden "$tmp/damaged" --device cpu >"$tmp/out" 2>"$tmp/err" </dev/null
+$kotaro verify pipelines/analyze.base.yaml --golden "$tmp/damaged" --device $device >"$tmp/out" 2>"$tmp/err" </dev/null
 [ $? = 1 ] && grep -q '^FAIL *resampler' "$tmp/out" && ! grep -q '^FAIL *vision' "$tmp/out"
 result $? 'another weight in the resampler fails there and not before'
 
@@ -44,7 +48,11 @@ for seed in $seeds; do
 done
 
 set -- $seeds
-$python tests/reference/forced.py --prompts 3 --tokens 16 --seed "$1" --set vocab_size=1000 \
+$python tests/reference/make_goldens.py --model models/kotaro-tiny --out "$tmp/tiny" --size 190x120 --seed "$1" \
+    >"$tmp/out" 2>"$tmp/err"
+verify "kotaro-tiny, whose weights were trained, seed $1" "$tmp/tiny" --model models/kotaro-tiny
+
+$python tests/reference/forced.py --prompts 3 --tokens 16 --seed "$1" --set vocab_size=1000 --device $device \
     --kotaro "${BUILD:-build}/kotaro-run" >"$tmp/out" 2>"$tmp/err" </dev/null
 result $? "greedy tokens are the reference's wherever bf16 could tell, seed $1"
 grep above "$tmp/out" | sed 's/^/#/'

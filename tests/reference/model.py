@@ -55,6 +55,10 @@ class Weights:
             w = to_f16(w)
         return r("matrix", w)
 
+    def rows(self, r, name, ids):
+        """Rows of a matrix that is stored plainly."""
+        return r("matrix", self.read(name)[0][torch.from_numpy(ids).to(self.store.device)])
+
     def vector(self, r, name):
         return r("vector", self.read(name)[0]) if name in self.store else None
 
@@ -120,8 +124,7 @@ class Vision:
         x = r("patch", product(r("pixel", pixels), kernel, self.w.vector(r, "vpm.embeddings.patch_embedding.bias")))
         ids = np.concatenate([(buckets(rows, self.table)[:, None] * self.table + buckets(cols, self.table)).ravel()
                               for rows, cols in sizes])
-        rows = self.w.matrix(r, "vpm.embeddings.position_embedding.weight")
-        return r("patch", x + rows[torch.from_numpy(ids).to(self.w.store.device)])
+        return r("patch", x + self.w.rows(r, "vpm.embeddings.position_embedding.weight", ids))
 
     def attend(self, r, q, k, v):
         """[n, dv] of one view: all see all."""
@@ -223,11 +226,11 @@ class Text:
         """ids: -1 - i is row i of `picture`."""
         self.w.turn_to("embed")
         ids = np.asarray(ids)
-        table = self.w.matrix(r, self.prefix + "model.embed_tokens.weight")
-        device = self.w.store.device
-        x = r("embedding", table[torch.from_numpy(np.maximum(ids, 0)).to(device)] * self.scale_emb)
+        rows = self.w.rows(r, self.prefix + "model.embed_tokens.weight", np.maximum(ids, 0))
+        x = r("embedding", rows * self.scale_emb)
         if picture is None:
             return x
+        device = self.w.store.device
         rows = picture[torch.from_numpy(np.maximum(-1 - ids, 0)).to(device)]
         return torch.where(torch.from_numpy((ids < 0)[:, None]).to(device), rows, x)
 
