@@ -47,13 +47,19 @@ for seed in $seeds; do
     rm -rf "$tmp/model"
 done
 
-set -- $seeds
-$python tests/reference/make_goldens.py --model models/kotaro-tiny --out "$tmp/tiny" --size 190x120 --seed "$1" \
+seed=${seeds##* }
+$python tests/reference/make_goldens.py --model models/kotaro-tiny --out "$tmp/tiny" --size 190x120 --seed "$seed" \
     >"$tmp/out" 2>"$tmp/err"
-verify "kotaro-tiny, whose weights were trained, seed $1" "$tmp/tiny" --model models/kotaro-tiny
+verify "kotaro-tiny, whose weights were trained, seed $seed" "$tmp/tiny" --model models/kotaro-tiny
 
-$python tests/reference/forced.py --prompts 3 --tokens 16 --seed "$1" --set vocab_size=1000 --device $device \
-    --kotaro "${BUILD:-build}/kotaro-run" >"$tmp/out" 2>"$tmp/err" </dev/null
-result $? "greedy tokens are the reference's wherever bf16 could tell, seed $1"
-grep above "$tmp/out" | sed 's/^/#/'
+tokens() { # tokens KIND STORAGE
+    $python tests/reference/forced.py --kind "$1" --storage "$2" --prompts 3 --tokens 16 --seed "$seed" \
+        --set vocab_size=1000 --device $device --kotaro "${BUILD:-build}/kotaro-run" >"$tmp/out" 2>"$tmp/err" </dev/null
+    result $? "$1, $2: greedy tokens are the reference's wherever bf16 could tell, seed $seed"
+    grep '^  gap' "$tmp/out" | sed 's/^/#/'
+}
+
+tokens qwen2 nf4
+tokens llama bf16
+tokens minicpm nf4_plain
 echo "1..$n"

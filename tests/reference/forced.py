@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Does Kotaro choose the tokens that the reference chooses?
 
-    forced.py [--storage bf16 nf4] [--prompts 20] [--tokens 64] [--seed 1] [--device cpu] [--kotaro build/kotaro-run]
-              [--set hidden_size=256]... [--model DIR]
+    forced.py [--storage bf16 nf4] [--kind qwen2] [--prompts 20] [--tokens 64] [--seed 1] [--device cpu]
+              [--kotaro build/kotaro-run] [--set hidden_size=256]... [--model DIR]
 
-For each storage a random text model is written; --model takes a folder that is there (its text model). Each
-prompt is 8 to 40 random ids. Kotaro decodes greedily (pipelines/ids.yaml); the reference then runs over
+For each storage a random text model is written; --model takes a folder that is there (its text model). Kinds:
+qwen2; llama, without biases and with a tied head; minicpm, without biases, with scaled embeddings, branches
+and logits. Each prompt is 8 to 40 random ids. Kotaro decodes greedily on ids alone; the reference then runs over
 prompt and answer at once, in f32 and in bf16. Kotaro's token must be the f32 run's likeliest at every
 position where that run's gap between its two likeliest exceeds the noise of bf16: the 99th percentile, over
 all positions, of the larger of |bf16 - f32| of these two logits. (The larger one at the position itself is
@@ -26,6 +27,13 @@ import checkpoint
 from arrays import NAME, to_numpy
 from model import Model
 
+KINDS = {  # pipeline, biases, settings
+    "qwen2": ("pipelines/ids.yaml", True, {}),
+    "llama": ("pipelines/ids.yaml", False, {"tie_word_embeddings": True, "rope_theta": 1e5}),
+    "minicpm": ("pipelines/minicpm_ids.yaml", False, {
+        "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 32, "rope_theta": 1e4, "rms_norm_eps": 1e-5,
+        "num_attention_heads": 6, "num_key_value_heads": 6}),
+}
 TREE = Path(__file__).resolve().parent.parent.parent
 
 
@@ -37,9 +45,10 @@ def text_config(more):
     return config
 
 
-def decode(program, model, device, prompt, tokens):
-    line = [program, "pipelines/ids.yaml", "--model", str(model), "--device", device, "--greedy", "--max-tokens",
-            str(tokens), "-p", " ".join(map(str, prompt)), "--set", "sampler.repetition_penalty=1"]
+def decode(args, model, prompt):
+    line = [args.kotaro, KINDS[args.kind][0], "--model", str(model), "--device", args.device, "--greedy",
+            "--max-tokens", str(args.tokens), "-p", " ".join(map(str, prompt)), "--set",
+            "sampler.repetition_penalty=1"]
     run = subprocess.run(line, cwd=TREE, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"{' '.join(line)}\n{run.stderr}")
@@ -82,7 +91,7 @@ def compare(args, folder, name):
     vocab = model.config["vocab_size"]
     for _ in range(args.prompts):
         prompt = [rng.randrange(vocab) for _ in range(rng.randint(8, 40))]
-        made = decode(args.kotaro, folder, args.device, prompt, args.tokens)
+        made = decode(args, folder, prompt)
         if len(made) != args.tokens:
             sys.exit(f"{len(made)} tokens were decoded, {args.tokens} expected: {made}")
         logits = model.read(("f32", "bf16"), prompt + made[:-1], lambda *_: None, rows=slice(len(prompt) - 1, None))
@@ -93,6 +102,7 @@ def compare(args, folder, name):
 def main():
     p = argparse.ArgumentParser(description="Teacher-forced comparison of greedy tokens.")
     p.add_argument("--storage", nargs="+", choices=checkpoint.STORAGE, default=["bf16", "nf4"])
+    p.add_argument("--kind", choices=KINDS, default="qwen2")
     p.add_argument("--prompts", type=int, default=20)
     p.add_argument("--tokens", type=int, default=64)
     p.add_argument("--seed", type=int, default=1)
@@ -108,9 +118,10 @@ def main():
     good = True
     for storage in args.storage:
         with tempfile.TemporaryDirectory() as tmp:
-            config = text_config({k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)})
-            checkpoint.write(tmp, config, storage, args.seed)
-            good = compare(args, Path(tmp), storage) and good
+            _, bias, more = KINDS[args.kind]
+            config = text_config({**more, **{k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)}})
+            checkpoint.write(tmp, config, storage, args.seed, bias=bias)
+            good = compare(args, Path(tmp), f"{args.kind}, {storage}") and good
     sys.exit(0 if good else 1)
 
 

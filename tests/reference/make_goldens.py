@@ -17,9 +17,9 @@ TREE = Path(__file__).resolve().parent.parent
 
 
 def show(table):
-    print(f"{'stage':20} {'f16':>9} {'bf16':>9}   relative error against f32")
-    for name, f16, bf16 in table:
-        print(f"{name:20} {f16:9.2e} {bf16:9.2e}")
+    print(f"{'stage':20} {'as CPU':>9} {'as GPU':>9} {'bf16':>9}   the reference's relative error against f32")
+    for name, cpu, gpu, bf16 in table:
+        print(f"{name:20} {cpu:9.2e} {gpu:9.2e} {bf16:9.2e}")
 
 
 def committed():

@@ -4,7 +4,7 @@ Also text models of the Llama kind (no biases, tied head) and the scales of Mini
 scale_depth, dim_model_base). Written from a description of the architecture; nothing is imported but
 arrays (PyTorch) and numpy. Each function takes r, the rounding of the run (numerics.py).
 
-Several runs (f32, bf16, f16) go side by side, layer by layer, so each weight is read once and a
+Several runs (f32, bf16, cpu, gpu) go side by side, layer by layer, so each weight is read once and a
 checkpoint may be larger than memory. `see(mode, stage, x)` gets every stage:
 
     pixels          [patches, 3 * p * p], normalised; (channel, row, column) inside a patch
@@ -37,30 +37,31 @@ class Weights:
         if prefix != self.prefix:
             self.prefix, self.kept = prefix, {}
 
-    def read(self, name, book=None):
-        key = (name, book)
+    def keep(self, key, make):
         if key not in self.kept:
-            state = self.store.state(name)
-            if state and book:
-                self.kept[key] = (self.store.dequantise(name, state, book), state["dtype"])
-            else:
-                self.kept[key] = self.store.get(name)
+            self.kept[key] = make()
         return self.kept[key]
+
+    def plain(self, name):
+        return self.keep(name, lambda: self.store.plain(name))
 
     def matrix(self, r, name):
         """As the run holds it. 4-bit weights: bf16 rounds them to the dtype in their JSON, as bitsandbytes
-        does; f32 does not, since Kotaro does not; f16 has the rounded code book of Kotaro's tables."""
-        w, dtype = self.read(name, to_f16 if r.mode == "f16" else None)
-        if r.mode == "bf16" and dtype == "float16":
-            w = to_f16(w)
-        return r("matrix", w)
+        does; f32 does not, since Kotaro does not."""
+        state = self.keep((name, "state"), lambda: self.store.state(name))
+        if not state:
+            return r("matrix", self.plain(name))
+        if r.mode == "gpu":
+            return self.keep((name, "gpu"), lambda: self.store.dequantise(name, state, to_f16))
+        w = self.keep(name, lambda: self.store.dequantise(name, state))
+        return to_f16(w) if r.mode == "bf16" and state["dtype"] == "float16" else r("matrix", w)
 
     def rows(self, r, name, ids):
         """Rows of a matrix that is stored plainly."""
-        return r("matrix", self.read(name)[0][torch.from_numpy(ids).to(self.store.device)])
+        return r("matrix", self.plain(name)[torch.from_numpy(ids).to(self.store.device)])
 
     def vector(self, r, name):
-        return r("vector", self.read(name)[0]) if name in self.store else None
+        return r("vector", self.plain(name)) if name in self.store else None
 
 
 def product(x, w, b=None):

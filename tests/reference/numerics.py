@@ -1,16 +1,18 @@
-"""Where numbers are rounded, in three ways of running the model. All arithmetic is f32.
+"""Where numbers are rounded, in the ways of running the model. All arithmetic is f32.
 
 f32    nowhere: the yardstick.
 bf16   as the published model does in bfloat16: after every step that makes a tensor.
-f16    where Kotaro rounds: matrices and what goes into a matrix product; sums, norms, softmax, the
-       residual stream and the logits are f32. It holds the roundings of both back ends: the GPU also
-       rounds the probabilities in front of the product with v, and the code book of 4-bit weights.
+cpu    where Kotaro rounds to f16: matrices and what goes into a matrix product. Sums, norms, softmax, the
+       residual stream and the logits are f32. 4-bit weights are rounded once, as numbers.
+gpu    where its kernels do: as cpu, and the probabilities in front of the product with v. Of 4-bit weights the
+       code book and the block scales are rounded, their product is not (the scale of whole blocks of 64 is
+       f32 there; it is counted as rounded all the same).
 
 r = rounding(mode) gives r(place, x); `place` is one of PLACES.
 """
 
 PLACES = {
-    # place: rounded in f16 mode?
+    # place: rounded to f16 by Kotaro?
     "matrix": True,       # weights of products, embedding rows, position rows
     "vector": False,      # norm weights, biases
     "pixel": True,
@@ -28,7 +30,7 @@ PLACES = {
     "rotated": True,
     "scaled query": False,  # resampler: q / sqrt(hd)
     "score": False,
-    "probability": True,
+    "probability": True,  # by its kernels only
     "attended": True,
     "table": False,       # sine and cosine of the resampler
     "placed": True,       # keys after adding it
@@ -48,12 +50,12 @@ def to_bf16(x):
 
 def rounding(mode):
     def r(place, x):
-        wide = PLACES[place]
+        here = PLACES[place] and not (mode == "cpu" and place == "probability")
         if mode == "bf16":
             return to_bf16(x)
-        return to_f16(x) if mode == "f16" and wide else x
+        return to_f16(x) if here and mode != "f32" else x
     r.mode = mode
     return r
 
 
-MODES = ("f32", "bf16", "f16")
+MODES = ("f32", "bf16", "cpu", "gpu")

@@ -60,23 +60,13 @@ class Store:
                 return json.loads(self.raw(key)[0].tobytes())
         return None
 
-    def get(self, name):
-        """(f32 numbers, dtype that the reference rounds them to or None); see dequantise."""
-        state = self.state(name)
-        if not state:
-            return self.plain(name), None
-        return self.dequantise(name, state), state["dtype"]
-
-    def dequantise(self, name, state, round_book=None):
+    def dequantise(self, name, state, parts=lambda x: x):
         """Code book times block scale in f32, not rounded: bitsandbytes rounds to state["dtype"] after this,
-        Kotaro does not. `round_book` is applied to the code book (what a GPU's table holds)."""
+        Kotaro does not. `parts` is applied to the book and the scales before."""
         rows, columns = state["shape"]
         size = rows * columns
         codes = torch.from_numpy(self.raw(name)[0].reshape(-1)).to(self.device)
-        book = self.plain(f"{name}.quant_map")
-        if round_book:
-            book = round_book(book)
-        scale = self.scales(name, state)
+        book, scale = parts(self.plain(f"{name}.quant_map")), parts(self.scales(name, state))
         halves = torch.cat([(codes // 16).reshape(-1, 1), (codes % 16).reshape(-1, 1)], 1).reshape(-1)
         weights = book[halves.long()]
         del halves, codes
