@@ -3,6 +3,7 @@
 #   make            build/kotaro and build/kotaro-run: one program under two names
 #   make run        an analysis of examples/scene.jpg
 #   make test       all tests that need no GPU       make test-gpu   those that need one
+#   make smollm2    fetches a small text model (98 MB) and asks it five questions
 #   make eval-tiny  asks the shipped model about N (40) fresh pictures a set; fails below a floor
 #   make test-san   make test under the address and undefined-behaviour sanitizers
 #   make fuzz       every fuzz target for FUZZ_SECONDS (20) each, by clang's libFuzzer
@@ -63,7 +64,7 @@ NOT_WITH_SAN := $(if $(SAN),$B/tests/test_kernels)
 
 # ---- the program
 
-.PHONY: all lib tests run test test-gpu test-san eval-tiny fuzz fuzz-all lint fmt dist nvrtc clean FORCE
+.PHONY: all lib tests run test test-gpu test-san eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
 all: $B/kotaro-run
 lib: $B/libkotaro.a
 tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
@@ -142,6 +143,9 @@ test-gpu: all $(GPU_PROGRAMS)
 
 test-san:
 	$(MAKE) SAN=1 test
+
+smollm2: all
+	@BUILD=$B tools/smollm2.sh
 
 eval-tiny: all
 	tools/eval_tiny.sh $(N)

@@ -38,7 +38,7 @@ if [ "${1:-}" = --fetch ]; then
     echo "$file"
     exit
 fi
-[ $# -gt 0 ] || set -- 'What is the capital of France?' 'How many legs does a spider have?' 'What colour is the sky on a clear day?' \
+[ $# -gt 0 ] || set -- 'What is the capital of France?' 'How many days are in a week?' 'What colour is the sky on a clear day?' \
     'Name three fruits.' 'Why do we sleep?'
 for question; do
     printf '> %s\n' "$question"
