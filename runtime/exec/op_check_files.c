@@ -10,11 +10,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const store_names[KT_STORE_COUNT] = {
-    "f16", "bf16", "f32", "bnb_nf4", "bnb_nf4_plain"};
+// How each storage is made.
+typedef struct store_row {
+    const char *name;
+    int block;   // of bitsandbytes; 0: another storage
+    bool nested; // its scales
+    bool fp4;
+    kt_check_ggml ggml;     // bytes 0: another storage
+    kt_check_store smaller; // where the block of ggml does not fit
+} store_row;
+
+static const store_row stores[KT_STORE_COUNT] = {
+    [KT_STORE_F16] = {"f16"},
+    [KT_STORE_BF16] = {"bf16"},
+    [KT_STORE_F32] = {"f32"},
+    [KT_STORE_NF4] = {"bnb_nf4", 64, true, false},
+    [KT_STORE_NF4_PLAIN] = {"bnb_nf4_plain", 64, false, false},
+    [KT_STORE_FP4] = {"bnb_fp4", 128, true, true},
+    [KT_STORE_FP4_PLAIN] = {"bnb_fp4_plain", 256, false, true},
+    [KT_STORE_Q4_0] = {"gguf_q4_0", .ggml = {2, 18, 32}, .smaller = KT_STORE_F16},
+    [KT_STORE_Q4_1] = {"gguf_q4_1", .ggml = {3, 20, 32}, .smaller = KT_STORE_F16},
+    [KT_STORE_Q8_0] = {"gguf_q8_0", .ggml = {8, 34, 32}, .smaller = KT_STORE_F16},
+    [KT_STORE_Q4_K] = {"gguf_q4_k", .ggml = {12, 144, 256}, .smaller = KT_STORE_Q4_1},
+    [KT_STORE_Q5_K] = {"gguf_q5_k", .ggml = {13, 176, 256}, .smaller = KT_STORE_Q8_0},
+    [KT_STORE_Q6_K] = {"gguf_q6_k", .ggml = {14, 210, 256}, .smaller = KT_STORE_Q8_0},
+};
 
 const char *kt_check_store_name(kt_check_store store) {
-    return store_names[store];
+    return stores[store].name;
 }
 
 static bool is_linear(const kt_op *op, int port) {
@@ -39,6 +62,7 @@ char *kt_check_name(kt_arena *arena, kt_str port) {
 typedef struct writer {
     kt_arena *arena;
     kt_buf header, data;
+    kt_check_gguf gguf;
     kt_random random;
 } writer;
 
@@ -64,14 +88,17 @@ static void add_plain(writer *w, const char *name, kt_check_store store, const f
     add_tensor(w, name, store == KT_STORE_F16 ? "F16" : "BF16", shape, 2, half, 2 * n);
 }
 
-// ---- NF4 as bitsandbytes stores it
-// source: bitsandbytes, functional.py: create_normal_map, create_dynamic_map, quantize_4bit
+// ---- NF4 and FP4 as bitsandbytes stores them
+// source: bitsandbytes, functional.py: get_4bit_type, create_dynamic_map, quantize_4bit
 
-enum { BLOCK = 64, NESTED = 256 };
+enum { NESTED = 256 };
 
 static const float nf4_map[16] = {-1.0F, -0.6961928F, -0.5250731F, -0.3949175F, -0.2844414F,
     -0.1847734F, -0.0910500F, 0.0F, 0.0795803F, 0.1609302F, 0.2461123F, 0.3379152F, 0.4407098F,
     0.5626170F, 0.7229568F, 1.0F};
+
+static const float fp4_map[16] = {0.0F, 0.0052083F, 0.6666667F, 1.0F, 0.3333333F, 0.5F, 0.1666667F,
+    0.25F, 0.0F, -0.0052083F, -0.6666667F, -1.0F, -0.3333333F, -0.5F, -0.1666667F, -0.25F};
 
 static int compare_floats(const void *a, const void *b) {
     float x = *(const float *)a, y = *(const float *)b;
@@ -105,7 +132,17 @@ static uint8_t nearest(const float *map, int n, float x) {
     return (uint8_t)(x - map[low] <= map[high] - x ? low : high);
 }
 
+// The same for a book in any order.
+static uint8_t nearest_of(const float *map, int n, float x) {
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (fabsf(map[i] - x) < fabsf(map[best] - x)) best = i;
+    return (uint8_t)best;
+}
+
 typedef struct nf4 {
+    const store_row *store;
+    const float *book;
     uint8_t *codes, *absmax;
     float *scales, *nested; // absmax as numbers; absmax of absmax
     float map[NESTED], offset;
@@ -127,7 +164,8 @@ static void nest_scales(nf4 *q) {
 }
 
 static void quantize(writer *w, const float *values, nf4 *q) {
-    q->blocks = (q->n + BLOCK - 1) / BLOCK;
+    int64_t block = q->store->block;
+    q->blocks = (q->n + block - 1) / block;
     q->nested_blocks = (q->blocks + NESTED - 1) / NESTED;
     q->codes = KT_NEW_ARRAY(w->arena, uint8_t, (q->n + 1) / 2 + 1);
     q->absmax = KT_NEW_ARRAY(w->arena, uint8_t, q->blocks + 1);
@@ -135,10 +173,10 @@ static void quantize(writer *w, const float *values, nf4 *q) {
     q->nested = KT_NEW_ARRAY(w->arena, float, q->nested_blocks + 1);
     dynamic_map(q->map);
     for (int64_t i = 0; i < q->n; i++)
-        if (fabsf(values[i]) > q->scales[i / BLOCK]) q->scales[i / BLOCK] = fabsf(values[i]);
+        if (fabsf(values[i]) > q->scales[i / block]) q->scales[i / block] = fabsf(values[i]);
     for (int64_t i = 0; i < q->n; i++) {
-        float scale = q->scales[i / BLOCK];
-        uint8_t code = nearest(nf4_map, 16, scale > 0 ? values[i] / scale : 0);
+        float scale = q->scales[i / block];
+        uint8_t code = nearest_of(q->book, 16, scale > 0 ? values[i] / scale : 0);
         q->codes[i / 2] |= (uint8_t)(i % 2 == 0 ? code << 4 : code);
     }
     nest_scales(q);
@@ -148,33 +186,35 @@ static const char *part(writer *w, const char *name, const char *suffix) {
     return kt_arena_printf(w->arena, "%s.%s", name, suffix);
 }
 
-static void add_state(writer *w, const char *name, const int64_t shape[2], const char *nested) {
+static void add_state(writer *w, const char *name, const store_row *store, const int64_t shape[2],
+    const char *nested) {
+    const char *type = store->fp4 ? "fp4" : "nf4";
     char *json = kt_arena_printf(w->arena,
-        "{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", \"shape\": [%" PRId64
+        "{\"quant_type\": \"%s\", \"blocksize\": %d, \"dtype\": \"bfloat16\", \"shape\": [%" PRId64
         ", %" PRId64 "]%s}",
-        shape[0], shape[1], nested);
+        type, store->block, shape[0], shape[1], nested);
     int64_t length = (int64_t)strlen(json);
-    add_tensor(
-        w, part(w, name, "quant_state.bitsandbytes__nf4"), "U8", &length, 1, json, (size_t)length);
+    char *suffix = kt_arena_printf(w->arena, "quant_state.bitsandbytes__%s", type);
+    add_tensor(w, part(w, name, suffix), "U8", &length, 1, json, (size_t)length);
 }
 
-static void add_nf4(
-    writer *w, const char *name, const float *values, const int64_t shape[2], bool nested) {
-    nf4 q = {.n = shape[0] * shape[1]};
+static void add_nf4(writer *w, const char *name, const store_row *store, const float *values,
+    const int64_t shape[2]) {
+    nf4 q = {.store = store, .n = shape[0] * shape[1], .book = store->fp4 ? fp4_map : nf4_map};
     quantize(w, values, &q);
     int64_t codes[2] = {(q.n + 1) / 2, 1}, map = 16, nested_map = NESTED;
     add_tensor(w, name, "U8", codes, 2, q.codes, (size_t)codes[0]);
-    add_tensor(w, part(w, name, "quant_map"), "F32", &map, 1, nf4_map, sizeof nf4_map);
-    if (!nested) {
+    add_tensor(w, part(w, name, "quant_map"), "F32", &map, 1, q.book, sizeof nf4_map);
+    if (!store->nested) {
         add_tensor(w, part(w, name, "absmax"), "F32", &q.blocks, 1, q.scales, 4 * (size_t)q.blocks);
-        add_state(w, name, shape, "");
+        add_state(w, name, store, shape, "");
         return;
     }
     add_tensor(w, part(w, name, "absmax"), "U8", &q.blocks, 1, q.absmax, (size_t)q.blocks);
     add_tensor(w, part(w, name, "nested_absmax"), "F32", &q.nested_blocks, 1, q.nested,
         4 * (size_t)q.nested_blocks);
     add_tensor(w, part(w, name, "nested_quant_map"), "F32", &nested_map, 1, q.map, sizeof q.map);
-    add_state(w, name, shape,
+    add_state(w, name, store, shape,
         kt_arena_printf(w->arena,
             ", \"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": %.9g",
             (double)q.offset));
@@ -189,8 +229,12 @@ static void add_weight(writer *w, const kt_check_data *data, int port) {
     for (int64_t i = 0; i < t->n; i++) values[i] = (float)(kt_random_normal(&w->random) * scale);
     name = kt_arena_printf(w->arena, "%s.weight", name);
     kt_check_store store = data->of->stores[port];
-    if (store == KT_STORE_NF4 || store == KT_STORE_NF4_PLAIN)
-        add_nf4(w, name, values, t->shape, store == KT_STORE_NF4);
+    while (stores[store].ggml.bytes > 0 && t->shape[1] % stores[store].ggml.weights != 0)
+        store = stores[store].smaller;
+    if (stores[store].block > 0)
+        add_nf4(w, name, &stores[store], values, t->shape);
+    else if (stores[store].ggml.bytes > 0)
+        kt_check_gguf_add(&w->gguf, w->arena, name, &stores[store].ggml, values, t->shape);
     else
         add_plain(w, name, store, values, t->shape);
 }
@@ -207,7 +251,11 @@ static kt_status write_text(kt_arena *arena, const char *folder, const char *nam
 static kt_status write_checkpoint(
     kt_arena *arena, const char *folder, const kt_check_data *data, kt_err *err) {
     writer w = {.arena = arena, .random = {kt_random_mix(data->of->seed, 7)}};
+    const int64_t one[2] = {1, 32};
+    float spare[32] = {0};
     kt_buf_printf(&w.header, "{");
+    add_tensor(&w, "spare.a", "F32", one, 2, spare, sizeof spare); // no file is without a tensor
+    kt_check_gguf_add(&w.gguf, arena, "spare.b", &stores[KT_STORE_Q8_0].ggml, spare, one);
     for (int i = 0; i < data->of->op->n_ports; i++)
         if (is_linear(data->of->op, i) && data->of->present[i]) add_weight(&w, data, i);
     kt_buf_printf(&w.header, "}");
@@ -220,6 +268,10 @@ static kt_status write_checkpoint(
     kt_buf_add(&file, w.header.at, w.header.n);
     if (w.data.n > 0) kt_buf_add(&file, w.data.at, w.data.n);
     kt_status status = write_text(arena, folder, "model.safetensors", file.at, file.n, err);
+    kt_buf_clear(&file);
+    kt_check_gguf_print(&w.gguf, &file);
+    if (status == KT_OK) status = write_text(arena, folder, "model.gguf", file.at, file.n, err);
+    kt_check_gguf_deinit(&w.gguf);
     kt_buf_deinit(&w.header);
     kt_buf_deinit(&w.data);
     kt_buf_deinit(&file);
@@ -251,8 +303,9 @@ static void print_model(kt_arena *arena, const kt_check_case *c, kt_buf *out) {
         print_axis(arena, type->axis[1], out);
         kt_buf_printf(out, "]\n");
     }
-    kt_buf_printf(out, "sources:\n  hf:\n    when: config.json\n    files: \"*.safetensors\"\n"
-                       "    constants:\n");
+    kt_buf_printf(out,
+        "sources:\n  hf:\n    when: config.json\n    files: [\"*.safetensors\", \"*.gguf\"]\n"
+        "    ignore: [spare.a, spare.b]\n    constants:\n");
     for (int i = 0; i < c->op->n_dims; i++) {
         char *name = kt_check_name(arena, c->op->dims[i].name);
         kt_buf_printf(out, "      %s: config(%s)\n", name, name);

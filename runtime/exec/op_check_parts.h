@@ -21,6 +21,14 @@ typedef enum kt_check_store {
     KT_STORE_F32,
     KT_STORE_NF4,
     KT_STORE_NF4_PLAIN, // scales of f32, not nested
+    KT_STORE_FP4,       // blocks of 128
+    KT_STORE_FP4_PLAIN, // blocks of 256
+    KT_STORE_Q4_0,      // these in a GGUF file; where k is no multiple of a type's block, a type
+    KT_STORE_Q4_1,      // with smaller blocks, or f16
+    KT_STORE_Q8_0,
+    KT_STORE_Q4_K,
+    KT_STORE_Q5_K,
+    KT_STORE_Q6_K,
     KT_STORE_COUNT
 } kt_check_store;
 const char *kt_check_store_name(kt_check_store store);
@@ -98,6 +106,22 @@ void kt_check_describe(const kt_check_case *c, kt_buf *out);
 kt_status kt_check_write(const char *folder, const kt_check_data *data, kt_err *err) KT_MUST_CHECK;
 bool kt_check_has_linear(const kt_check_case *c);
 char *kt_check_name(kt_arena *arena, kt_str port); // of the port's tensor in the files
+
+// ---- op_check_gguf.c
+
+typedef struct kt_check_ggml {
+    int number, bytes, weights; // of the type; of a block
+} kt_check_ggml;
+typedef struct kt_check_gguf { // a GGUF file that is being made; starts as zero
+    int n;
+    kt_buf table, data;
+} kt_check_gguf;
+
+// shape[1] is a multiple of the type's weights.
+void kt_check_gguf_add(kt_check_gguf *file, kt_arena *arena, const char *name,
+    const kt_check_ggml *type, const float *values, const int64_t shape[2]);
+void kt_check_gguf_print(const kt_check_gguf *file, kt_buf *out); // appends the whole file
+void kt_check_gguf_deinit(kt_check_gguf *file);
 
 // ---- op_check_run.c
 
