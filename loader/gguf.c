@@ -467,30 +467,33 @@ static kt_status check_whole(const reader *in, const kt_gguf *gguf) {
         in->path, parts.i);
 }
 
-kt_status kt_gguf_parse(kt_arena *arena, kt_str bytes, int64_t file_bytes, kt_gguf *out,
-    kt_stored **stored, int64_t *n, bool *more, kt_err *err) {
-    reader in = {arena, bytes, file_bytes, 0, out->path, false, err};
-    int64_t n_tensors = 0, n_keys = 0, alignment;
+static kt_status read_table(reader *in, int64_t n, kt_gguf_header *out) {
     kt_table names;
-    kt_table_init(&names, arena);
+    kt_table_init(&names, in->arena);
+    out->stored = KT_NEW_ARRAY(in->arena, kt_stored, n);
+    out->n = n;
+    for (int64_t i = 0; i < n; i++) KT_TRY(read_tensor(in, &names, i, &out->stored[i]));
+    return KT_OK;
+}
+
+kt_status kt_gguf_parse(kt_arena *arena, kt_str bytes, int64_t file_bytes, const char *path,
+    kt_gguf_header *out, kt_err *err) {
+    reader in = {arena, bytes, file_bytes, 0, path, false, err};
+    int64_t n_tensors = 0, n_keys = 0, alignment;
+    *out = (kt_gguf_header){.gguf.path = path};
     kt_status status = read_version(&in);
     if (status == KT_OK)
         status =
             read_count(&in, "the number of tensors", TENSORS_MAX, LEAST_TENSOR_BYTES, &n_tensors);
     if (status == KT_OK)
         status = read_count(&in, "the number of keys", KEYS_MAX, LEAST_KEY_BYTES, &n_keys);
-    if (status == KT_OK) status = read_keys(&in, (int)n_keys, out);
-    kt_stored *all = KT_NEW_ARRAY(arena, kt_stored, status == KT_OK ? n_tensors : 0);
-    for (int64_t i = 0; status == KT_OK && i < n_tensors; i++)
-        status = read_tensor(&in, &names, i, &all[i]);
-    *more = in.more;
+    if (status == KT_OK) status = read_keys(&in, (int)n_keys, &out->gguf);
+    if (status == KT_OK) status = read_table(&in, n_tensors, out);
+    out->more = in.more;
     KT_TRY(status);
-    KT_TRY(read_alignment(&in, out, &alignment));
-    KT_TRY(check_whole(&in, out));
-    KT_TRY(place(&in, all, n_tensors, alignment));
-    *stored = all;
-    *n = n_tensors;
-    return KT_OK;
+    KT_TRY(read_alignment(&in, &out->gguf, &alignment));
+    KT_TRY(check_whole(&in, &out->gguf));
+    return place(&in, out->stored, n_tensors, alignment);
 }
 
 kt_status kt_gguf_read(kt_arena *arena, const kt_checkpoint_file *file, int file_index,
@@ -498,22 +501,23 @@ kt_status kt_gguf_read(kt_arena *arena, const kt_checkpoint_file *file, int file
     // How long the header is, nobody says: most are in the second of these.
     static const int sizes[] = {1 << 20, 16 << 20, KT_GGUF_HEADER_MAX};
     int64_t file_bytes = kt_os_size(file->file);
-    kt_gguf *gguf = KT_NEW(arena, kt_gguf);
-    bool more = true;
+    kt_gguf_header header = {.more = true};
     kt_status status = KT_OK;
-    for (int i = 0; more && i < 3; i++) {
+    for (int i = 0; header.more && i < 3; i++) {
         kt_arena_mark mark = kt_arena_get_mark(arena);
         size_t size = (size_t)(file_bytes < sizes[i] ? file_bytes : sizes[i]);
         char *bytes = kt_arena_alloc(arena, size + 1);
         KT_TRY(kt_os_read_at(file->file, 0, bytes, size, err));
-        *gguf = (kt_gguf){.path = file->path};
-        status =
-            kt_gguf_parse(arena, (kt_str){bytes, size}, file_bytes, gguf, stored, n, &more, err);
-        if (more && i < 2) kt_arena_reset(arena, mark);
+        status = kt_gguf_parse(arena, (kt_str){bytes, size}, file_bytes, file->path, &header, err);
+        if (header.more && i < 2) kt_arena_reset(arena, mark);
     }
     KT_TRY(status);
-    for (int64_t i = 0; i < *n; i++) (*stored)[i].file = file_index;
+    for (int64_t i = 0; i < header.n; i++) header.stored[i].file = file_index;
+    kt_gguf *gguf = KT_NEW(arena, kt_gguf);
+    *gguf = header.gguf;
     *out = gguf;
+    *stored = header.stored;
+    *n = header.n;
     return KT_OK;
 }
 

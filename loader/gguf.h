@@ -58,10 +58,17 @@ enum { KT_GGUF_HEADER_MAX = 128 << 20 }; // bytes
 // `file` = file_index. Errors: EFILE (reading), EFORMAT (file, place, both values, remedy).
 kt_status kt_gguf_read(kt_arena *arena, const kt_checkpoint_file *file, int file_index,
     const kt_gguf **out, kt_stored **stored, int64_t *n, kt_err *err) KT_MUST_CHECK;
-// The same from the first bytes of a file of `file_bytes`; *more is set (and EFORMAT returned) when
-// the header goes on behind them. `bytes` must stay. For kt_gguf_read and tests.
-kt_status kt_gguf_parse(kt_arena *arena, kt_str bytes, int64_t file_bytes, kt_gguf *out,
-    kt_stored **stored, int64_t *n, bool *more, kt_err *err) KT_MUST_CHECK;
+// What the first bytes of a file say.
+typedef struct kt_gguf_header {
+    kt_gguf gguf;
+    kt_stored *stored; // in order of offset
+    int64_t n;
+    bool more; // the header goes on behind the bytes: EFORMAT, and nothing else is set
+} kt_gguf_header;
+// The same from the first bytes of the file at `path`, which has `file_bytes`. `bytes` must stay.
+// For kt_gguf_read and tests.
+kt_status kt_gguf_parse(kt_arena *arena, kt_str bytes, int64_t file_bytes, const char *path,
+    kt_gguf_header *out, kt_err *err) KT_MUST_CHECK;
 
 const kt_gguf_value *kt_gguf_find(const kt_gguf *gguf, kt_str key); // NULL if absent
 // False (and *out as it was) unless the value has that kind; NULL is no value. A number is also a

@@ -489,6 +489,7 @@ static bool bind_weight(binder *b, const kt_weight_decl *decl, const kt_tensors_
     if (w.linear) out->part_types = KT_NEW_ARRAY(b->arena, kt_dtype, out->format->n_typevars);
     ok = w.linear && out->format->when.n ? bind_format(b, base, out, ref, mine, status, err)
                                          : bind_plain(b, stored, ref, out, mine);
+    KT_ASSERT(w.shape[0] > 0); // bind_family
     if (ok && out->interleave > 0 && stored->bytes % w.shape[0] != 0)
         ok = kt_diag_error(b->diag, KT_RULE_WEIGHT, ref->at,
             "rows of '%.*s' are no whole bytes, and cannot be interleaved", KT_STR_ARG(base));

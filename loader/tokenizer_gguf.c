@@ -138,7 +138,7 @@ static kt_status read_types(reader *in, kt_str *tokens, size_t n) {
     }
     kt_gguf_walk walk = kt_gguf_items(list);
     kt_gguf_value item;
-    for (size_t i = 0; kt_gguf_next(&walk, &item); i++) {
+    for (size_t i = 0; i < n && kt_gguf_next(&walk, &item); i++) {
         kt_value type = {0};
         (void)kt_gguf_number(&item, &type);
         if (type.i < TYPE_NORMAL || type.i > TYPE_BYTE) {
@@ -161,8 +161,8 @@ static kt_status read_types(reader *in, kt_str *tokens, size_t n) {
 
 static kt_status read_all(reader *in) {
     kt_bpe_lists *lists = &in->made.lists;
-    kt_str *tokens, *merges;
-    size_t n;
+    kt_str *tokens = NULL, *merges = NULL;
+    size_t n = 0;
     KT_TRY(check_model(in));
     KT_TRY(read_pre(in));
     KT_TRY(read_texts(in, KEY("tokens"), &tokens, &n));

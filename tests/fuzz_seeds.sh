@@ -4,6 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 files() {
     case $1 in
+    gguf) find tests/data/gguf -name '*.gguf' ;;
     image) find tests/data/images -type f -size -64k ! -name '*.txt' ! -name '*.md' ;;
     json) find tests/data models -name '*.json' -size -64k ;;
     op) find ops tests/bad/ops tests/bad/formats -name '*.yaml' ;;

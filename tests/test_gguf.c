@@ -42,19 +42,14 @@ static void small_file(gguf_file *f) {
 typedef struct parsed {
     kt_arena arena;
     kt_buf bytes;
-    kt_gguf gguf;
-    kt_stored *stored;
-    int64_t n;
-    bool more;
+    kt_gguf_header out;
     kt_err err;
     kt_status status;
 } parsed;
 
 static void parse_bytes(parsed *p, size_t there) {
     kt_str bytes = {p->bytes.at, there};
-    p->gguf = (kt_gguf){.path = "t.gguf"};
-    p->status = kt_gguf_parse(
-        &p->arena, bytes, (int64_t)p->bytes.n, &p->gguf, &p->stored, &p->n, &p->more, &p->err);
+    p->status = kt_gguf_parse(&p->arena, bytes, (int64_t)p->bytes.n, "t.gguf", &p->out, &p->err);
 }
 
 static void parse(parsed *p, gguf_file *f) {
@@ -77,16 +72,16 @@ static void a_header_is_read(void **state) {
     if (p.status != KT_OK) fail_msg("%s", p.err.text);
     kt_value number;
     kt_str text;
-    assert_true(kt_gguf_text(kt_gguf_find(&p.gguf, KT_STR("general.architecture")), &text));
+    assert_true(kt_gguf_text(kt_gguf_find(&p.out.gguf, KT_STR("general.architecture")), &text));
     assert_true(kt_str_is(text, "test"));
-    assert_true(kt_gguf_number(kt_gguf_find(&p.gguf, KT_STR("test.count")), &number));
+    assert_true(kt_gguf_number(kt_gguf_find(&p.out.gguf, KT_STR("test.count")), &number));
     assert_int_equal(number.i, 7);
-    assert_true(kt_gguf_number(kt_gguf_find(&p.gguf, KT_STR("test.real")), &number));
+    assert_true(kt_gguf_number(kt_gguf_find(&p.out.gguf, KT_STR("test.real")), &number));
     assert_true(number.is_real && number.r == 0.25);
-    assert_true(kt_gguf_number(kt_gguf_find(&p.gguf, KT_STR("test.truth")), &number));
+    assert_true(kt_gguf_number(kt_gguf_find(&p.out.gguf, KT_STR("test.truth")), &number));
     assert_int_equal(number.i, 1);
-    assert_null(kt_gguf_find(&p.gguf, KT_STR("test.none")));
-    kt_gguf_walk walk = kt_gguf_items(kt_gguf_find(&p.gguf, KT_STR("test.words")));
+    assert_null(kt_gguf_find(&p.out.gguf, KT_STR("test.none")));
+    kt_gguf_walk walk = kt_gguf_items(kt_gguf_find(&p.out.gguf, KT_STR("test.words")));
     kt_gguf_value item;
     const char *const words[] = {"ab", "", "c d"};
     for (int i = 0; i < 3; i++) {
@@ -94,7 +89,7 @@ static void a_header_is_read(void **state) {
         assert_true(kt_str_is(text, words[i]));
     }
     assert_false(kt_gguf_next(&walk, &item));
-    walk = kt_gguf_items(kt_gguf_find(&p.gguf, KT_STR("test.numbers")));
+    walk = kt_gguf_items(kt_gguf_find(&p.out.gguf, KT_STR("test.numbers")));
     assert_true(kt_gguf_next(&walk, &item) && kt_gguf_number(&item, &number));
     assert_int_equal(number.i, -1);
     forget(&p);
@@ -106,8 +101,8 @@ static void tensors_are_described(void **state) {
     parsed p;
     small_file(&f);
     parse(&p, &f);
-    assert_int_equal(p.n, 3);
-    const kt_stored *a = &p.stored[0], *b = &p.stored[1], *c = &p.stored[2];
+    assert_int_equal(p.out.n, 3);
+    const kt_stored *a = &p.out.stored[0], *b = &p.out.stored[1], *c = &p.out.stored[2];
     assert_true(kt_str_is(a->name, "a.weight") && kt_str_is(a->type, "F16"));
     assert_true(a->rank == 2 && a->shape[0] == 2 && a->shape[1] == 64);
     assert_true(a->dtype == KT_DTYPE_F16 && a->ggml_type == 1 && a->bytes == 256);
@@ -118,6 +113,53 @@ static void tensors_are_described(void **state) {
     assert_int_equal(c->offset + 12, (int64_t)p.bytes.n);
     assert_int_equal(a->offset % 32, 0);
     forget(&p);
+}
+
+// A file that another program wrote: tests/reference/make_gguf.py.
+static void a_foreign_file_is_read(void **state) {
+    (void)state;
+    kt_arena arena = {0};
+    kt_checkpoint c;
+    kt_err err;
+    kt_str text;
+    kt_value number;
+    if (kt_checkpoint_open(&arena, "tests/data/gguf", KT_STR("*.gguf"), &c, &err) != KT_OK)
+        fail_msg("%s", err.text);
+    const kt_gguf *gguf = c.files[0].gguf;
+    const kt_config *config = kt_config_from_gguf(&arena, &gguf, 1);
+    assert_true(kt_config_text(config, KT_STR("general.architecture"), &text));
+    assert_true(kt_str_is(text, "llama"));
+    assert_true(kt_config_number(config, KT_STR("$arch.embedding_length"), &number));
+    assert_int_equal(number.i, 256);
+    assert_true(kt_config_number(config, KT_STR("$arch.rope.freq_base"), &number));
+    assert_true(number.is_real && number.r == 10000);
+    assert_true(kt_config_number(config, KT_STR("tokenizer.ggml.tokens.length"), &number));
+    assert_int_equal(number.i, 11);
+    assert_true(kt_config_number(config, KT_STR("test.reals"), &number) && number.r == 0.5);
+    assert_true(kt_config_no_number(config, KT_STR("tokenizer.ggml.token_type")));
+    const kt_stored *one = kt_checkpoint_find(&c, KT_STR("one"));
+    const kt_stored *two = kt_checkpoint_find(&c, KT_STR("two"));
+    const kt_stored *q8 = kt_checkpoint_find(&c, KT_STR("q8"));
+    const kt_stored *q4 = kt_checkpoint_find(&c, KT_STR("q4"));
+    KT_ASSERT(one && two && q8 && q4);
+    assert_int_equal(c.n_stored, 4);
+    assert_true(one->rank == 2 && one->shape[0] == 2 && one->shape[1] == 3);
+    assert_true(two->rank == 3 && two->shape[0] == 4 && two->shape[2] == 5 && two->bytes == 80);
+    assert_true(q8->shape[0] == 3 && q8->shape[1] == 2 && q8->shape[2] == 34);
+    assert_true(q4->ggml_type == 12 && q4->shape[1] == 1 && q4->shape[2] == 144);
+    float first; // numpy.random.default_rng(1).standard_normal()
+    assert_int_equal(kt_checkpoint_read(&c, one, 0, &first, sizeof first, &err), KT_OK);
+    assert_true(first > 0.3455F && first < 0.3456F);
+    kt_tokenizer *tokenizer = NULL;
+    kt_ids ids = {0};
+    assert_int_equal(kt_tokenizer_open(c.files[0].path, &tokenizer, &err), KT_OK);
+    assert_int_equal(
+        kt_tokenizer_encode(tokenizer, &arena, KT_STR("ab ab12<x>"), true, &ids, &err), KT_OK);
+    const int32_t wanted[] = {6, 7, 4, 5, 8};
+    assert_true(ids.n == 5 && memcmp(ids.at, wanted, sizeof wanted) == 0);
+    kt_tokenizer_close(tokenizer);
+    kt_checkpoint_close(&c);
+    kt_arena_deinit(&arena);
 }
 
 // Reading only the first bytes of a header says that there is more, wherever it is cut.
@@ -131,7 +173,8 @@ static void a_part_of_a_header_asks_for_more(void **state) {
     size_t header = p.bytes.n - data - 31;
     for (size_t n = 0; n < header; n += 3) {
         parse_bytes(&p, n);
-        if (p.status == KT_OK || !p.more) fail_msg("%zu of %zu bytes: %s", n, header, p.err.text);
+        if (p.status == KT_OK || !p.out.more)
+            fail_msg("%zu of %zu bytes: %s", n, header, p.err.text);
     }
     forget(&p);
 }
@@ -365,7 +408,7 @@ static void damage_is_refused(void **state) {
         gguf_deinit(&f);
         if (damages[i].bytes) damages[i].bytes(&p.bytes);
         parse_bytes(&p, p.bytes.n);
-        if (p.status != KT_EFORMAT || p.more || !strstr(p.err.text, "t.gguf: ") ||
+        if (p.status != KT_EFORMAT || p.out.more || !strstr(p.err.text, "t.gguf: ") ||
             !strstr(p.err.text, damages[i].says))
             fail_msg("%s: '%s'", damages[i].name, p.status == KT_OK ? "read" : p.err.text);
         assert_true(p.arena.used_bytes < 1 << 20);
@@ -383,8 +426,8 @@ static void an_alignment_is_taken(void **state) {
     gguf_tensor(&f, "d", GGUF_F32, vector, 1, "twelve bytes", 12);
     parse(&p, &f);
     if (p.status != KT_OK) fail_msg("%s", p.err.text);
-    assert_int_equal(p.stored[0].offset % 256, 0);
-    assert_int_equal(p.stored[1].offset - p.stored[0].offset, 256);
+    assert_int_equal(p.out.stored[0].offset % 256, 0);
+    assert_int_equal(p.out.stored[1].offset - p.out.stored[0].offset, 256);
     forget(&p);
 }
 
@@ -460,12 +503,46 @@ static void a_tokenizer_is_the_one_of_its_json(void **state) {
     kt_tokenizer_close(made);
 }
 
-// What each name of patterns cuts apart: the ids are one for each byte and piece.
+// A tokenizer whose tokens are all strings within a few texts, and merges all ways to make them.
+typedef struct strings {
+    kt_arena arena;
+    KT_VEC(kt_str) tokens;
+    KT_VEC(kt_str) merges;
+} strings;
+
+static bool inside_character(kt_str text, size_t at) {
+    return at < text.n && ((unsigned char)text.at[at] & 0xC0) == 0x80;
+}
+
+static void add_string(strings *s, kt_str token) {
+    for (size_t k = 0; k < s->tokens.n; k++)
+        if (kt_str_eq(s->tokens.at[k], token)) return;
+    KT_PUSH(&s->arena, &s->tokens, token);
+    for (size_t cut = 1; cut < token.n; cut++) {
+        if (inside_character(token, cut)) continue;
+        kt_str left = kt_str_slice(token, 0, cut), right = kt_str_slice(token, cut, token.n);
+        char *merge = kt_arena_printf(&s->arena, "%.*s %.*s", KT_STR_ARG(left), KT_STR_ARG(right));
+        KT_PUSH(&s->arena, &s->merges, kt_str_from(merge));
+    }
+}
+
+static void add_strings(strings *s, kt_str text) {
+    for (size_t from = 0; from < text.n; from++)
+        for (size_t to = from + 1; to <= text.n; to++)
+            if (!inside_character(text, from) && !inside_character(text, to))
+                add_string(s, kt_str_slice(text, from, to));
+}
+
+// What each name of patterns cuts apart: a piece becomes one token.
 static void patterns_have_names(void **state) {
     (void)state;
+    static const char *const texts[] = {"12345",
+        "\xC4\xA0"
+        "12",
+        "it's", "IT'S"};
     static const struct {
         const char *pre, *text;
-        size_t n; // pieces, each a token of its own
+        size_t n; // pieces
     } rows[] = {
         {"qwen2", "12345", 5},
         {"smollm", "12345", 5},
@@ -478,57 +555,27 @@ static void patterns_have_names(void **state) {
         {"gpt-2", "IT'S", 3},
         {"llama-bpe", "IT'S", 2},
     };
+    strings s = {0};
+    for (int i = 0; i < 4; i++) add_strings(&s, kt_str_from(texts[i]));
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        // All strings of the texts above are tokens, so a piece is one token where merges are not
-        // needed; with merges "ignored" is only llama-bpe, so the pieces are merged from the left.
         gguf_file f;
-        kt_arena arena = {0};
-        KT_VEC(kt_str) tokens = {0};
-        KT_VEC(kt_str) merges = {0};
-        static const char *const texts[] = {"12345",
-            "\xC4\xA0"
-            "12",
-            "it's", "IT'S"};
-        for (int t = 0; t < 4; t++) {
-            kt_str text = kt_str_from(texts[t]);
-            for (size_t from = 0; from < text.n; from++) {
-                if (((unsigned char)text.at[from] & 0xC0) == 0x80) continue;
-                for (size_t to = from + 1; to <= text.n; to++) {
-                    if (to < text.n && ((unsigned char)text.at[to] & 0xC0) == 0x80) continue;
-                    kt_str token = kt_str_slice(text, from, to);
-                    bool known = false;
-                    for (size_t k = 0; k < tokens.n; k++)
-                        known = known || kt_str_eq(tokens.at[k], token);
-                    if (known) continue;
-                    KT_PUSH(&arena, &tokens, token);
-                    for (size_t cut = 1; cut < token.n; cut++) {
-                        if (((unsigned char)token.at[cut] & 0xC0) == 0x80) continue;
-                        kt_str left = kt_str_slice(token, 0, cut);
-                        kt_str right = kt_str_slice(token, cut, token.n);
-                        KT_PUSH(&arena, &merges,
-                            kt_str_from(kt_arena_printf(
-                                &arena, "%.*s %.*s", KT_STR_ARG(left), KT_STR_ARG(right))));
-                    }
-                }
-            }
-        }
         gguf_init(&f);
         gguf_key_text(&f, "tokenizer.ggml.model", KT_STR("gpt2"));
         gguf_key_text(&f, "tokenizer.ggml.pre", kt_str_from(rows[i].pre));
-        gguf_key_texts(&f, "tokenizer.ggml.tokens", tokens.at, tokens.n);
-        gguf_key_texts(&f, "tokenizer.ggml.merges", merges.at, merges.n);
+        gguf_key_texts(&f, "tokenizer.ggml.tokens", s.tokens.at, s.tokens.n);
+        gguf_key_texts(&f, "tokenizer.ggml.merges", s.merges.at, s.merges.n);
         kt_tokenizer *made = open_tokenizer(gguf_write(&f, "build/fake/gguf/pre.gguf"));
         kt_ids ids = {0};
         kt_err err;
         kt_str text = kt_str_from(rows[i].text);
-        if (kt_tokenizer_encode(made, &arena, text, false, &ids, &err) != KT_OK)
+        if (kt_tokenizer_encode(made, &s.arena, text, false, &ids, &err) != KT_OK)
             fail_msg("%s", err.text);
         if (ids.n != rows[i].n)
             fail_msg("%s: '%s' has %zu pieces", rows[i].pre, rows[i].text, ids.n);
         kt_tokenizer_close(made);
         gguf_deinit(&f);
-        kt_arena_deinit(&arena);
     }
+    kt_arena_deinit(&s.arena);
 }
 
 static void other_tokenizers_are_refused(void **state) {
@@ -835,9 +882,8 @@ static void types_without_a_format_are_named(void **state) {
     gguf_key_u32(&f, "qwen2.embedding_length", 256);
     gguf_key_f32(&f, "qwen2.attention.layer_norm_rms_epsilon", 1e-6F);
     gguf_key_texts(&f, "tokenizer.ggml.tokens", tokens, 80);
-    char *zeros = calloc(1, 80 * 84);
-    gguf_tensor(&f, "token_embd.weight", GGUF_Q2_K, shape, 2, zeros, 80 * 84);
-    free(zeros);
+    static const char zeros[80 * 84];
+    gguf_tensor(&f, "token_embd.weight", GGUF_Q2_K, shape, 2, zeros, sizeof zeros);
     gguf_write(&f, "build/fake/gguf/q2/q2.gguf");
     gguf_deinit(&f);
     must_refuse(TEXT_MODEL, "build/fake/gguf/q2",
@@ -998,6 +1044,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_header_is_read),
         cmocka_unit_test(tensors_are_described),
+        cmocka_unit_test(a_foreign_file_is_read),
         cmocka_unit_test(a_part_of_a_header_asks_for_more),
         cmocka_unit_test(damage_is_refused),
         cmocka_unit_test(an_alignment_is_taken),
