@@ -233,7 +233,7 @@ static void attend(const geometry *g, double *q, const double *k, const double *
 }
 
 static void feed_forward(const model *m, int layer, const double *h, double *y) {
-    double a[512], b[512];
+    double a[512] = {0}, b[512] = {0};
     project(m, layer, "mlp.gate_proj", h, a);
     project(m, layer, "mlp.up_proj", h, b);
     for (int i = 0; i < m->g->f; i++) a[i] = a[i] / (1 + exp(-a[i])) * b[i];
@@ -245,7 +245,7 @@ static void layer_of(const model *m, int layer, double *x, int n) {
     const geometry *g = m->g;
     int kd = g->kv_heads * g->hd;
     double *k = test_malloc(sizeof(double) * (size_t)(2 * n * kd)), *v = k + n * kd;
-    double h[512], q[512], y[512];
+    double h[512] = {0}, q[512] = {0}, y[512] = {0};
     for (int t = 0; t < n; t++) {
         double *own = x + t * g->d;
         norm(m, of_layer(m, layer, "input_layernorm", "weight"), own, h);

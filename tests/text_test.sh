@@ -148,6 +148,10 @@ if [ "$device" != cpu ]; then
     same "$tmp/ids" "$tmp/exact" "decoded ids are the CPU's"
 fi
 
+# ---- what needs no question
+prints 'a plan without a question' 'kt_score_tokens_block_per_token' ${BUILD:-build}/kotaro plan pipelines/score_ids.yaml --model $model --arch 89 --sms 24
+prints 'a check without a question' ': ok' ${BUILD:-build}/kotaro check pipelines/chat.yaml --model $model
+
 # ---- what is wrong
 fails 'a picture for a text pipeline' 2 'looks at no picture' $run pipelines/chat.yaml $scene $usual -p Why
 fails 'no question' 2 '-p TEXT' $run pipelines/chat.yaml $usual

@@ -114,9 +114,16 @@ static void copy_templates(kt_session *s) {
         picture->scheme, picture->text, picture->slice, picture->row, picture->token};
 }
 
+// A pipeline may be planned without knowing what will be asked.
+static bool is_asked(const kt_session *s) {
+    const kt_pipe_param *param = kt_pipeline_param(s->pipeline, KT_STR("items"));
+    return !param || param->value || param->param.default_value;
+}
+
 static kt_status bind_texts(kt_session *s, kt_diag *diag, kt_err *err) {
-    kt_pipe_item *items;
-    if (!kt_pipeline_items(s->pipeline, &s->model_arena, diag, &items, &s->context.n_items))
+    kt_pipe_item *items = NULL;
+    if (is_asked(s) &&
+        !kt_pipeline_items(s->pipeline, &s->model_arena, diag, &items, &s->context.n_items))
         return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
     s->context.items = items;
     if (!kt_pipeline_text(s->pipeline, "shared", &s->context.shared))
@@ -404,10 +411,19 @@ static void print_notice(const kt_session *s) {
         kt_log_info("%s: %.*s", kt_path_name(s->model.folder), KT_STR_ARG(notice));
 }
 
+static kt_status refuse_silence(kt_session *s, kt_diag *diag, kt_err *err) {
+    kt_pipe_item *items;
+    int n;
+    bool asked = kt_pipeline_items(s->pipeline, &s->model_arena, diag, &items, &n);
+    KT_ASSERT(!asked); // it has said so
+    return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
+}
+
 static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_target target;
     double start = kt_os_now_ms();
     KT_TRY(kt_session_read(s, diag, err));
+    if (!is_asked(s)) KT_TRY(refuse_silence(s, diag, err));
     KT_TRY(kt_session_bind(s, diag, err));
     print_notice(s);
     s->load_ms = kt_os_now_ms() - start;

@@ -132,9 +132,11 @@ static void print_call(
 static void print_host(const kt_plan *plan, const kt_host_call *host, kt_buf *out) {
     kt_buf_printf(out, "  %-*.*s host %-*.*s", ADDRESS_COLUMN, KT_STR_ARG(host->address),
         KERNEL_COLUMN - 5, KT_STR_ARG(host->step->name));
+    int n = 0;
     for (int i = 0; i < host->step->n_out; i++) {
+        if (host->out[i] < 0) continue; // the pipeline leaves it out
         const kt_tensor *t = &plan->tensors[host->out[i]];
-        kt_buf_printf(out, i ? ", " : " -> ");
+        kt_buf_printf(out, n++ ? ", " : " -> ");
         add_name(plan, host->out[i], host->address, out);
         if (t->home == KT_HOME_HOST)
             kt_buf_printf(out, "%s", host_names[t->host]);
