@@ -275,8 +275,10 @@ bool kt_expr_eval(
     outcome o = evaluate(&e, expr->root, out);
     if (o == OUTCOME_MISSING && diag != NULL) {
         kt_str function = e.missing->name, key = e.missing->key;
+        bool tensor = kt_str_is(function, "rows");
         kt_diag_error(diag, KT_RULE_CONFIG, term_place(&e, e.missing),
-            "there is no key '%.*s' in %.*s", KT_STR_ARG(key), KT_STR_ARG(function));
+            "there is no %s '%.*s' in %.*s", tensor ? "tensor" : "key", KT_STR_ARG(key),
+            KT_STR_ARG(tensor ? KT_STR("the checkpoint") : function));
         kt_diag_note(diag, "a value for this case can follow: %.*s(%.*s) else 1",
             KT_STR_ARG(function), KT_STR_ARG(key));
     }

@@ -229,6 +229,7 @@ kt_status kt_model_open(kt_arena *arena, const kt_registry *registry,
     if (!ok || diag->n_errors > before) return bad_yaml(model_files, err);
     kt_str name;
     KT_TRY(kt_model_find_place(arena, path, &place, err));
+    out->path = place.path;
     out->folder = place.folder;
     KT_TRY(kt_model_choose(&draft, &place, &name, err));
     kt_model_source source = {0};

@@ -47,6 +47,7 @@ typedef struct kt_weight {
 
 typedef struct kt_model {
     kt_arena *arena;
+    const char *path; // as named: the folder, or a file in it
     const char *folder;
     kt_checkpoint checkpoint;
     const kt_config *config, *preprocessor; // may be NULL

@@ -512,8 +512,7 @@ bool kt_model_join(kt_model_draft *draft, kt_str name, kt_model_source *out) {
         if (source->when.n) out->when = source->when;
         if (source->tokenizer.n) out->tokenizer = source->tokenizer;
         add_files(draft, source, out);
-        for (int i = 0; i < source->n_expects; i++)
-            add_expect(draft, source->expects[i], out);
+        for (int i = 0; i < source->n_expects; i++) add_expect(draft, source->expects[i], out);
     }
     return ok;
 }

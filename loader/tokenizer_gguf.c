@@ -166,6 +166,7 @@ static kt_status read_all(reader *in) {
     KT_TRY(check_model(in));
     KT_TRY(read_pre(in));
     KT_TRY(read_texts(in, KEY("tokens"), &tokens, &n));
+    KT_ASSERT(tokens != NULL);
     KT_TRY(read_types(in, tokens, n));
     KT_TRY(read_texts(in, KEY("merges"), &merges, &lists->n_merges));
     lists->tokens = tokens;

@@ -104,6 +104,10 @@ static void division_floors(void **state) {
     is_int(f, "ceil_div(-8, low)", 1);
     is_int(f, "low % 3", 1);
     is_int(f, "ceil_div(7, 2)", 4);
+    is_int(f, "isqrt(0)", 0);
+    is_int(f, "isqrt(4899)", 69);
+    is_int(f, "isqrt(4900)", 70);
+    is_int(f, "isqrt(9223372036854775807)", 3037000499);
     is_int(f, "ceil_div(8, 2)", 4);
     is_int(f, "ceil_div(-7, 2)", -3);
     is_int(f, "ceil_div(0, 2)", 0);

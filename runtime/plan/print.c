@@ -216,7 +216,7 @@ static void print_stage(const kt_plan *plan, const kt_stage *stage, bool all, kt
 
 void kt_plan_print(const kt_plan *plan, bool all, kt_buf *out) {
     kt_buf_printf(out, "pipeline %.*s, model %s, ", KT_STR_ARG(plan->pipeline->name),
-        plan->model->folder ? plan->model->folder : "(none)");
+        plan->model->path ? plan->model->path : "(none)");
     if (plan->target.cuda)
         kt_buf_printf(out, "sm_%d with %d SMs\n", plan->target.cc, plan->target.sm_count);
     else
