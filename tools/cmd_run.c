@@ -219,7 +219,8 @@ static int run_session(kt_session *session, const kt_args *args) {
 
 static void print_report(const kt_session *session, bool profile) {
     kt_buf out = {0};
-    if (profile || kt_log_get_level() >= KT_LOG_DEBUG) kt_session_print_times(session, &out);
+    if (profile && kt_log_get_level() < KT_LOG_DEBUG) // else it has been said
+        kt_session_print_times(session, &out);
     if (profile) kt_session_print_profile(session, &out);
     if (out.n > 0) fputs(out.at, stderr);
     kt_buf_deinit(&out);

@@ -599,7 +599,9 @@ kt_status kt_cuda_backend_open(kt_arena *arena, const kt_plan *plan, const kt_cu
     c->gpu = options->gpu;
     kt_cuda_host_begin(c); // beside the modules
     kt_status status = open_builds(c, err);
+    double built = kt_os_now_ms();
     if (status == KT_OK) status = open_memory(c, err);
+    c->times.memory_ms = kt_os_now_ms() - built;
     if (status == KT_OK) status = open_ring(c, err);
     if (status == KT_OK) status = open_timers(c, err);
     if (status != KT_OK) {

@@ -16,7 +16,7 @@ typedef struct kt_cuda_options {
 } kt_cuda_options;
 
 typedef struct kt_cuda_times {
-    double compile_ms, load_modules_ms, graph_ms;
+    double compile_ms, load_modules_ms, memory_ms, graph_ms;
     int n_builds, n_compiled, n_cached, n_packed;
 } kt_cuda_times;
 

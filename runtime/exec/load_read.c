@@ -124,36 +124,32 @@ static kt_status read_interleaved(filling *f, int64_t from, char *out, int64_t s
 
 // ---- weights [n, k] stored as [k, n]
 
-// One stored row's numbers of `rows` rows of the weight, as column c of those between two numbers
-// of the segment.
-static kt_status read_column(filling *f, int64_t row, int64_t rows, int64_t c,
-    const int64_t range[2], char *out, kt_err *err) {
+// Of stored row c, the numbers that lie between two numbers of the segment: column c of some of the
+// weight's rows.
+static kt_status read_column(
+    filling *f, int64_t c, const int64_t range[2], char *out, kt_err *err) {
     const int64_t n = f->s->weight->shape[0], k = f->s->weight->shape[1], w = f->width;
+    const int64_t most = KT_LOAD_SCRATCH / w;
     char *scratch = f->fill->scratch;
-    KT_TRY(read_bytes(f, (c * n + f->s->row + row) * w, scratch, rows * w, err));
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t to = (row + r) * k + c;
-        if (to < range[0] || to >= range[1]) continue;
-        char *at = out + (to - range[0]) * f->wide;
-        if (f->s->widen)
-            kt_load_widen(f->s->stored->dtype, scratch + r * w, (float *)(void *)at, 1);
-        else
-            memcpy(at, scratch + r * w, (size_t)w);
+    int64_t row = range[0] > c ? (range[0] - c + k - 1) / k : 0; // the first
+    int64_t end = range[1] > c ? (range[1] - c + k - 1) / k : 0; // behind the last
+    for (; row < end; row += most) {
+        int64_t rows = end - row < most ? end - row : most;
+        KT_TRY(read_bytes(f, (c * n + f->s->row + row) * w, scratch, rows * w, err));
+        for (int64_t r = 0; r < rows; r++) {
+            char *at = out + ((row + r) * k + c - range[0]) * f->wide;
+            if (f->s->widen)
+                kt_load_widen(f->s->stored->dtype, scratch + r * w, (float *)(void *)at, 1);
+            else
+                memcpy(at, scratch + r * w, (size_t)w);
+        }
     }
     return KT_OK;
 }
 
 static kt_status read_turned(filling *f, int64_t from, char *out, int64_t size, kt_err *err) {
-    const int64_t k = f->s->weight->shape[1], most = KT_LOAD_SCRATCH / f->width;
     const int64_t range[2] = {from / f->wide, (from + size) / f->wide};
-    const int64_t last = (range[1] - 1) / k;
-    for (int64_t row = range[0] / k; row <= last; row += most) {
-        int64_t rows = last - row + 1 < most ? last - row + 1 : most;
-        for (int64_t c = 0; c < k; c++) {
-            bool any = row * k + c < range[1] && (row + rows - 1) * k + c >= range[0];
-            if (any) KT_TRY(read_column(f, row, rows, c, range, out, err));
-        }
-    }
+    for (int64_t c = 0; c < f->s->weight->shape[1]; c++) KT_TRY(read_column(f, c, range, out, err));
     return KT_OK;
 }
 

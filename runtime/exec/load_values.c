@@ -24,24 +24,26 @@ typedef struct seen {
     uint32_t n_small, largest;
 } seen;
 
-static seen look_16(const uint16_t *at, int n, uint16_t tiny) {
-    uint16_t small = 0, largest = 0;
+// Magnitudes are signed numbers here, which every processor can compare. `tiny` is at least 1, so
+// that zeros are among those below it.
+static seen look_16(const int16_t *at, int n, int16_t tiny) {
+    int16_t small = 0, largest = 0;
     for (int i = 0; i < n; i++) {
-        uint16_t bits = at[i] & 0x7fff;
-        small = (uint16_t)(small + (bits != 0 && bits < tiny));
+        int16_t bits = at[i] & 0x7fff;
+        small = (int16_t)(small + (bits < tiny) - (bits == 0));
         largest = bits > largest ? bits : largest;
     }
-    return (seen){small, largest};
+    return (seen){(uint32_t)small, (uint32_t)largest};
 }
 
-static seen look_32(const uint32_t *at, int n) {
-    uint32_t small = 0, largest = 0;
+static seen look_32(const int32_t *at, int n) {
+    int32_t small = 0, largest = 0;
     for (int i = 0; i < n; i++) {
-        uint32_t bits = at[i] & 0x7fffffff;
-        small += bits != 0 && bits < F32_TINY;
+        int32_t bits = at[i] & 0x7fffffff;
+        small += (bits < F32_TINY) - (bits == 0);
         largest = bits > largest ? bits : largest;
     }
-    return (seen){small, largest};
+    return (seen){(uint32_t)small, (uint32_t)largest};
 }
 
 static float f32_of(uint32_t bits) {
@@ -59,23 +61,23 @@ typedef struct look {
 static look look_of(kt_dtype dtype, bool f16) {
     if (dtype == KT_DTYPE_F32) return (look){false, f16 ? F32_BEYOND : F32_INFINITE, F32_TINY};
     if (dtype == KT_DTYPE_BF16) return (look){true, f16 ? BF16_BEYOND : BF16_INFINITE, BF16_TINY};
-    return (look){true, F16_INFINITE, 0};
+    return (look){true, F16_INFINITE, 1}; // none is small
 }
 
 int64_t kt_load_look(kt_dtype dtype, bool f16, const void *numbers, int64_t n, kt_load_scan *scan) {
     const look how = look_of(dtype, f16);
-    const uint16_t *halves = numbers;
-    const uint32_t *words = numbers;
+    const int16_t *halves = numbers;
+    const int32_t *words = numbers;
     uint32_t largest = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
         int count = (int)(n - at < BLOCK ? n - at : BLOCK);
         seen found =
-            how.half ? look_16(halves + at, count, (uint16_t)how.tiny) : look_32(words + at, count);
+            how.half ? look_16(halves + at, count, (int16_t)how.tiny) : look_32(words + at, count);
         scan->n_small += found.n_small;
         if (found.largest > largest) largest = found.largest;
         if (found.largest < how.limit) continue;
         for (int64_t i = at;; i++) {
-            uint32_t bits = how.half ? halves[i] & 0x7fffU : words[i] & 0x7fffffffU;
+            uint32_t bits = (uint32_t)(how.half ? halves[i] & 0x7fff : words[i] & 0x7fffffff);
             if (bits >= how.limit) return i;
         }
     }

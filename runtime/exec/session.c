@@ -187,7 +187,7 @@ static bool needs_tokenizer(const kt_session *s) {
     return false;
 }
 
-kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
+static kt_status bind_model(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_arena *arena = &s->model_arena;
     const char *folder = s->options.model ? kt_home_find(arena, s->options.model)
                                           : kt_pipeline_model(s->pipeline, arena);
@@ -201,10 +201,35 @@ kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
         return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
     copy_templates(s);
     KT_TRY(bind_texts(s, diag, err));
-    KT_TRY(bind_stops(s, err));
+    return bind_stops(s, err);
+}
+
+static void open_tokenizer(void *ctx) {
+    kt_session *s = ctx;
+    s->tokenizer_status =
+        kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, &s->tokenizer_err);
+}
+
+// The tokenizer's file has some hundred thousand lines: another thread reads it.
+static void tokenizer_begin(kt_session *s) {
+    if (!needs_tokenizer(s)) return;
+    s->tokenizer_thread = kt_os_thread_start(open_tokenizer, s, (size_t)8 << 20);
+    if (!s->tokenizer_thread) open_tokenizer(s);
+}
+
+static kt_status tokenizer_end(kt_session *s, kt_err *err) {
+    if (s->tokenizer_thread) kt_os_thread_join(s->tokenizer_thread);
+    s->tokenizer_thread = NULL;
     if (!needs_tokenizer(s)) return KT_OK;
-    KT_TRY(kt_tokenizer_open(s->model.tokenizer_path, &s->tokenizer, err));
-    return check_vocabulary(s, err);
+    if (s->tokenizer_status == KT_OK) return check_vocabulary(s, err);
+    *err = s->tokenizer_err;
+    return s->tokenizer_status;
+}
+
+kt_status kt_session_bind(kt_session *s, kt_diag *diag, kt_err *err) {
+    KT_TRY(bind_model(s, diag, err));
+    tokenizer_begin(s);
+    return tokenizer_end(s, err);
 }
 
 // The most rows that the step which writes prompts may make; 0: there is none.
@@ -275,12 +300,30 @@ static kt_status open_gpu(kt_session *s, kt_err *err) {
     return KT_OK;
 }
 
+static void open_gpu_beside(void *ctx) {
+    kt_session *s = ctx;
+    s->device_status = open_gpu(s, &s->device_err);
+}
+
+void kt_session_device_begin(kt_session *s) {
+    if (s->options.device == KT_DEVICE_CPU) return;
+    s->device_thread = kt_os_thread_start(open_gpu_beside, s, (size_t)8 << 20);
+}
+
+static kt_status await_gpu(kt_session *s, kt_err *err) {
+    if (!s->device_thread) return open_gpu(s, err);
+    kt_os_thread_join(s->device_thread);
+    s->device_thread = NULL;
+    if (s->device_status == KT_OK) return kt_gpu_attach(s->gpu, err);
+    *err = s->device_err;
+    return s->device_status;
+}
+
 kt_status kt_session_device_open(kt_session *s, kt_err *err) {
-    snprintf(s->device_name, sizeof s->device_name, "cpu");
     if (s->options.device == KT_DEVICE_CPU && s->options.trace)
         kt_log_warn("'%s' is not written: the CPU has no driver calls", s->options.trace);
     if (s->options.device == KT_DEVICE_CPU) return KT_OK;
-    kt_status status = open_gpu(s, err);
+    kt_status status = await_gpu(s, err);
     if (status == KT_EDRIVER && s->options.device == KT_DEVICE_AUTO) {
         kt_str why = kt_str_from(err->text);
         ptrdiff_t line = kt_str_find(why, '\n');
@@ -419,22 +462,45 @@ static kt_status refuse_silence(kt_session *s, kt_diag *diag, kt_err *err) {
     return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
 }
 
+// At the moment when all is ready.
+static void print_opened(const kt_session *s) {
+    const kt_load_stats *l = &s->load;
+    if (l->n_faint > 0)
+        kt_log_warn("%d %s such small numbers that f16 cannot hold them as exactly as the file "
+                    "does: '%.*s' has none above %g",
+            l->n_faint, l->n_faint == 1 ? "tensor has" : "tensors have", KT_STR_ARG(l->faint->name),
+            l->faint_largest);
+    if (kt_log_get_level() < KT_LOG_DEBUG) return;
+    kt_buf out = {0};
+    kt_session_print_times(s, &out);
+    fputs(out.at, stderr);
+    kt_buf_deinit(&out);
+}
+
 static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_target target;
     double start = kt_os_now_ms();
+    kt_session_device_begin(s);
     KT_TRY(kt_session_read(s, diag, err));
     if (!is_asked(s)) KT_TRY(refuse_silence(s, diag, err));
-    KT_TRY(kt_session_bind(s, diag, err));
+    KT_TRY(bind_model(s, diag, err));
     print_notice(s);
-    s->load_ms = kt_os_now_ms() - start;
+    tokenizer_begin(s);
+    double bound = kt_os_now_ms();
+    s->load_ms = s->files_ms = bound - start;
     KT_TRY(kt_session_device_open(s, err));
     KT_TRY(kt_session_target(s, &target, err));
     double planning = kt_os_now_ms();
+    s->device_wait_ms = planning - bound;
     KT_TRY(kt_session_plan(s, &target, diag, err));
+    s->plan_ms = kt_os_now_ms() - planning;
+    KT_TRY(tokenizer_end(s, err)); // before anything large is taken
+    s->tokenizer_wait_ms = kt_os_now_ms() - planning - s->plan_ms;
     KT_TRY(open_dump(s, err));
     s->prepare_ms = kt_os_now_ms() - planning;
     KT_TRY(kt_session_start(s, err));
     s->open_ms = kt_os_now_ms() - start;
+    print_opened(s);
     return KT_OK;
 }
 
@@ -442,6 +508,7 @@ kt_session *kt_session_new(const kt_options_run *options) {
     kt_session *s = calloc(1, sizeof *s);
     if (!s) kt_out_of_memory(sizeof *s);
     s->options = *options;
+    snprintf(s->device_name, sizeof s->device_name, "cpu");
     return s;
 }
 
@@ -463,6 +530,8 @@ kt_status kt_session_open(
 
 void kt_session_close(kt_session *s) {
     if (!s) return;
+    if (s->device_thread) kt_os_thread_join(s->device_thread);
+    if (s->tokenizer_thread) kt_os_thread_join(s->tokenizer_thread);
     if (s->backend) s->backend->table->close(s->backend);
     kt_dump_close(s->dump);
     kt_compiler_close(s->compiler);
@@ -489,20 +558,26 @@ const char *kt_session_device(const kt_session *s) {
 }
 
 void kt_session_print_times(const kt_session *s, kt_buf *out) {
-    kt_buf_printf(out, "opened in %.0f ms on %s: ", s->open_ms, s->device_name);
+    kt_buf_printf(out, "opened in %.0f ms on %s\n", s->open_ms, s->device_name);
+    kt_buf_printf(out, "  files and settings %.0f ms", s->files_ms);
+    if (s->gpu)
+        kt_buf_printf(out, ", beside driver %.0f ms and context %.0f ms, waited for them %.0f ms",
+            s->gpu->init_ms, s->gpu->context_ms, s->device_wait_ms);
+    kt_buf_printf(out, "\n  plan %.0f ms, waited for the tokenizer %.0f ms", s->plan_ms,
+        s->tokenizer_wait_ms);
     if (s->gpu) {
         kt_cuda_times t = kt_cuda_backend_times(s->backend);
         kt_buf_printf(out,
-            "driver %.0f ms, context %.0f ms, kernels %.0f ms (%d: %d compiled, %d cached, %d "
-            "packed; loading %.0f ms), graphs %.0f ms, ",
-            s->gpu->init_ms, s->gpu->context_ms, t.compile_ms, t.n_builds, t.n_compiled, t.n_cached,
-            t.n_packed, t.load_modules_ms, t.graph_ms);
-        kt_buf_printf(out, "own part %.0f ms, ", s->open_ms - s->device_ms);
+            ", kernels %.0f ms (%d: %d compiled, %d cached, %d packed), loading them %.0f ms, "
+            "memory %.0f ms, graphs %.0f ms",
+            t.compile_ms, t.n_builds, t.n_compiled, t.n_cached, t.n_packed, t.load_modules_ms,
+            t.memory_ms, t.graph_ms);
     }
-    kt_buf_printf(out, "model files and weights %.0f ms (%.1f MB)\n", s->load_ms,
-        (double)s->load.bytes / 1e6);
+    kt_buf_printf(out, "\n  ");
+    kt_load_stats_print(&s->load, out);
+    kt_buf_printf(out, "\n");
     if (s->load.n_rounded > 0)
-        kt_buf_printf(out, "%" PRId64 " weights are below f16's normal range and lost digits\n",
+        kt_buf_printf(out, "  %" PRId64 " weights are below f16's normal range and lost digits\n",
             s->load.n_rounded);
 }
 

@@ -30,8 +30,17 @@ struct kt_session {
     kt_dump_folder *dump_folder; // NULL: none
     FILE *trace;
     char device_name[160];
-    double open_ms, load_ms, prepare_ms,
-        device_ms; // all; files and weights; compile and record; driver and context
+    kt_os_thread *device_thread; // opens the driver and the context; NULL: it is not under way
+    kt_status device_status;     // of it
+    kt_err device_err;
+    kt_os_thread *tokenizer_thread; // NULL: it is not under way
+    kt_status tokenizer_status;
+    kt_err tokenizer_err;
+    // All; files and weights; compile and record.
+    double open_ms, load_ms, prepare_ms;
+    // Of the opening: driver and context, on their thread; files; waiting for that thread;
+    // planning; waiting for the tokenizer's thread.
+    double device_ms, files_ms, device_wait_ms, plan_ms, tokenizer_wait_ms;
 };
 
 // kt_home_folder, or EFILE that says what to do.
@@ -46,8 +55,10 @@ kt_status kt_session_bind(
     kt_session *session, kt_diag *diag, kt_err *err) KT_MUST_CHECK; // model folder, tokenizer
 kt_status kt_session_plan(
     kt_session *session, const kt_target *target, kt_diag *diag, kt_err *err) KT_MUST_CHECK;
-kt_status kt_session_device_open(
-    kt_session *session, kt_err *err) KT_MUST_CHECK; // driver and context, or the CPU
+// Driver and context, or the CPU. Begun, another thread opens them while this one reads files; open
+// waits for it.
+void kt_session_device_begin(kt_session *session);
+kt_status kt_session_device_open(kt_session *session, kt_err *err) KT_MUST_CHECK;
 kt_status kt_session_target(
     kt_session *session, kt_target *out, kt_err *err) KT_MUST_CHECK; // of the open device
 kt_status kt_session_start(
