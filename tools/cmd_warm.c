@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_ARCHS = 16 };
+enum { MAX_ARCHS = 16, MAX_MODELS = 8 };
 
-static int archs[MAX_ARCHS], n_archs;
+static int archs[MAX_ARCHS], n_archs, sms = 24;
+static const char *models[MAX_MODELS];
+static int n_models;
 static const char *export_path;
 
 static const char *take_archs(kt_args *args, const char *value) {
@@ -29,6 +31,22 @@ static const char *take_archs(kt_args *args, const char *value) {
     return NULL;
 }
 
+static const char *take_sms(kt_args *args, const char *value) {
+    (void)args;
+    int64_t n;
+    if (!kt_str_to_i64(kt_str_from(value), &n) || n < 1 || n > 1024) return "a number of SMs";
+    sms = (int)n;
+    return NULL;
+}
+
+static const char *take_model(kt_args *args, const char *value) {
+    (void)args;
+    if (!*value) return "a folder";
+    if (n_models == MAX_MODELS) return "at most 8 of these";
+    models[n_models++] = value;
+    return NULL;
+}
+
 static const char *take_export(kt_args *args, const char *value) {
     (void)args;
     export_path = value;
@@ -39,7 +57,9 @@ static const kt_flag flags[] = {
     {"--arch", "LIST", "compute capabilities; without it that of the GPU here", take_archs},
     {"--export", "FILE", "write a pack (.ktpack) to ship beside the program", take_export},
     {"--set", "NAME=VALUE", "set a parameter of the pipelines", kt_take_set},
-    {"--model", "DIR", "model folder; without it the pipelines' own", kt_take_model},
+    {"--model", "DIR", "model folder, several for each of them; without it the pipelines' own",
+        take_model},
+    {"--sms", "N", "multiprocessors of the cards (24)", take_sms},
     {"--ops", "DIR", "more ops", kt_take_ops},
 };
 
@@ -75,14 +95,29 @@ static kt_status warm_plan(warm *w, const kt_plan *plan, int arch, kt_err *err) 
     return export_path ? add_items(w, requests, results, plan->n_builds) : KT_OK;
 }
 
+// A pipeline without items of its own gets one: kernels do not depend on the words.
+static void ask_something(kt_session *session) {
+    kt_arena tmp = {0};
+    kt_diag ignored;
+    kt_pipe_item *items;
+    int n;
+    kt_diag_init(&ignored, &tmp);
+    if (!kt_pipeline_items(session->pipeline, &tmp, &ignored, &items, &n))
+        (void)kt_pipeline_ask(session->pipeline, KT_STR("1"), &ignored);
+    kt_arena_deinit(&tmp);
+}
+
+// model NULL: the pipeline's own.
 static kt_status warm_pipeline(
-    warm *w, const kt_args *args, const char *path, int arch, kt_err *err) {
+    warm *w, const kt_args *args, const char *path, const char *model, int arch, kt_err *err) {
     kt_session *session = kt_session_new(&args->run);
     session->options.pipeline = path;
+    session->options.model = model;
     kt_diag diag;
     kt_diag_init(&diag, &session->model_arena);
-    kt_target target = {.cuda = true, .cc = arch, .sm_count = 24, .smem_max = 101376};
+    kt_target target = {.cuda = true, .cc = arch, .sm_count = sms, .smem_max = 101376};
     kt_status status = kt_session_read(session, &diag, err);
+    if (status == KT_OK) ask_something(session);
     if (status == KT_OK) status = kt_session_bind(session, &diag, err);
     if (status == KT_OK) status = kt_session_plan(session, &target, &diag, err);
     if (status == KT_OK) status = warm_plan(w, session->plan, arch, err);
@@ -124,7 +159,8 @@ static kt_status warm_all(warm *w, const kt_args *args, kt_err *err) {
     KT_TRY(open_compiler(w, err));
     for (int a = 0; a < n_archs; a++)
         for (int i = 0; i < args->n_positional; i++)
-            KT_TRY(warm_pipeline(w, args, args->positional[i], archs[a], err));
+            for (int m = 0; m < n_models || m == 0; m++)
+                KT_TRY(warm_pipeline(w, args, args->positional[i], models[m], archs[a], err));
     if (!export_path) return KT_OK;
     return kt_pack_write(export_path, w->tool, w->items.at, (int)w->items.n, err);
 }
