@@ -138,7 +138,7 @@ test: all $B/fabricate $(TEST_PROGRAMS) $(PLAIN_FUZZ)
 	@tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
 	@BUILD=$B tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh)
 
-test-gpu: all $(GPU_PROGRAMS)
+test-gpu: all $(GPU_PROGRAMS) $B/tests/test_text
 	@BUILD=$B tests/run.sh --gpu $(GPU_PROGRAMS) $(wildcard tests/gpu/*.sh)
 
 test-san:

@@ -1,7 +1,7 @@
 // Text models by YAML alone: Qwen2's, Llama's and MiniCPM's layers at several geometries with
 // random weights, on token ids, against the same model computed here in double precision, written
 // from its definition and sharing no code with the program. The seed is new in each run, and
-// printed; KOTARO_SEED repeats one.
+// printed; KOTARO_SEED repeats one. DEVICE=cuda: on a GPU.
 #include "runtime/base/log.h"
 #include "runtime/base/os.h"
 #include "runtime/kotaro.h"
@@ -324,7 +324,8 @@ static kt_status ask(kt_options_run options, const char *folder, answer *out, kt
     kt_session *session = NULL;
     kt_buf report = {0};
     options.model = folder;
-    options.device = KT_DEVICE_CPU;
+    const char *device = kt_os_getenv("DEVICE");
+    options.device = device && strcmp(device, "cuda") == 0 ? KT_DEVICE_CUDA : KT_DEVICE_CPU;
     options.greedy = strstr(options.pipeline, "score") == NULL;
     kt_status status = kt_session_open(&options, &session, &report, err);
     kt_events events = {.ctx = out, .result = on_result, .failed = on_failed};

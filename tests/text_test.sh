@@ -73,6 +73,8 @@ result $ok 'another one changes the prompt'
 # ---- token ids
 prints 'ids in, ids out' '^[0-9]+( [0-9]+){11}$' $run pipelines/ids.yaml $usual --max-tokens 12 -p '1 34, 567'
 cp "$tmp/out" "$tmp/ids"
+$run pipelines/ids.yaml $usual --max-tokens 12 --set 'shared=1 34' -p 567 >"$tmp/out" 2>"$tmp/err" </dev/null
+same "$tmp/ids" "$tmp/out" 'shared ids come before those of every item'
 mkdir "$tmp/model"
 ln -s "$PWD/$model"/* "$tmp/model/"
 rm "$tmp/model/tokenizer.json" "$tmp/model/tokenizer_config.json"
@@ -103,6 +105,15 @@ $run pipelines/score_ids.yaml $usual --set show=best -p "$(cat "$tmp/own")" >"$t
 ok=1
 [ "$(awk '{ print $NF }' "$tmp/out")" = "$(awk '{ print $1 }' "$tmp/ids")" ] && ok=0
 result $ok 'the likeliest id after the last token is what decoding chooses'
+prompt_of "$tmp/plain" pipelines/score.yaml -p 'A red cat.'
+prompt_of "$tmp/marked" pipelines/score.yaml -p 'A red cat.' --set 'before=<|im_start|>'
+ok=1
+[ "$(cut -d' ' -f2- "$tmp/marked")" = "$(cat "$tmp/plain")" ] && ok=0
+result $ok 'markup before a text is a token'
+prompt_of "$tmp/marked" pipelines/score.yaml -p '<|im_start|>A red cat.'
+ok=1
+[ "$(cut -d' ' -f2- "$tmp/marked")" != "$(cat "$tmp/plain")" ] && ok=0
+result $ok 'in the text it is not'
 prints 'one token has no score' '^1 tokens$' $run pipelines/score_ids.yaml $usual -p 7
 {
     printf 'kotaro: pipeline/1\nname: two\ndoc: Two lists.\nextends: %s/pipelines/score_ids.yaml\n' "$PWD"
