@@ -60,7 +60,8 @@ static kt_status broken(const reader *r, const char *what) {
 }
 
 static char peek(const reader *r) {
-    return r->at < r->text.n ? r->text.at[r->at] : 0;
+    if (r->at >= r->text.n) return 0;
+    return r->text.at[r->at];
 }
 
 static void skip_blanks(reader *r) {
@@ -125,12 +126,12 @@ static kt_status take_dtype(reader *r, kt_npy_head *out) {
             "%s: records with named fields are not read; save each field as a file of its own",
             r->name);
     KT_TRY(take_text(r, &text));
-    char order = text.n > 0 ? text.at[0] : 0;
+    bool little = text.n > 0 && text.at[0] == '<';
     kt_str kind = kt_str_slice(text, text.n > 0 ? 1 : 0, text.n);
     for (int i = 0; i < N_TYPES; i++) {
         if (!kt_str_is(kind, types[i].name)) continue;
         out->dtype = types[i].dtype;
-        if (order == '<' || kt_dtype_bytes(out->dtype) == 1) return KT_OK;
+        if (little || kt_dtype_bytes(out->dtype) == 1) return KT_OK;
         return KT_FAIL(r->err, KT_EFORMAT,
             "%s: the numbers are '%.*s', and only little-endian ones are read; save "
             "array.astype('<%s')",
@@ -157,7 +158,7 @@ static kt_status take_dictionary(reader *r, kt_npy_head *out) {
     bool seen[3] = {false};
     KT_TRY(take(r, '{'));
     while (peek(r) != '}') {
-        kt_str key;
+        kt_str key = KT_STR("");
         KT_TRY(take_text(r, &key));
         int which = 0;
         while (which < 3 && !kt_str_is(key, keys[which])) which++;

@@ -1,5 +1,6 @@
 // What a dump holds is what the run made: on the CPU, with the model of the repository, tensors are
-// held against each other, against the answers and against the picture. Then folders and goldens.
+// held against each other, against the answers and against the picture. Then folders and goldens,
+// which need the same runs (hence one file).
 #include "loader/image.h"
 #include "loader/json.h"
 #include "loader/npy.h"
@@ -46,7 +47,9 @@ static kt_status take(void *ctx, const kt_dump_tensor *t, kt_err *err) {
     size_t bytes = (size_t)(t->n * kt_dtype_bytes(t->dtype));
     *copy = *t;
     copy->data = memcpy(kt_arena_alloc(&arena, bytes + 1), t->data ? t->data : "", bytes);
-    copy->address = kt_str_copy(&arena, t->address);
+    copy->address = kt_str_copy(&arena, t->address); // the plan's, which goes with the session
+    copy->stage = kt_str_copy(&arena, t->stage);
+    copy->step = kt_str_copy(&arena, t->step);
     return KT_OK;
 }
 
@@ -65,7 +68,8 @@ static void on_failed(void *ctx, int image, const char *path, const kt_err *err)
     s->failed = err->code;
 }
 
-static const kt_setting plain[] = {{"sampler.repetition_penalty", "1"}};
+static const kt_setting plain[] = {
+    {"sampler.repetition_penalty", "1"}, {"image.longest", "112"}}; // small: many runs
 
 static kt_options_run usual(void) {
     return (kt_options_run){.pipeline = PIPELINE,
@@ -73,7 +77,7 @@ static kt_options_run usual(void) {
         .greedy = true,
         .max_tokens = CAP,
         .settings = plain,
-        .n_settings = 1};
+        .n_settings = 2};
 }
 
 static kt_status run(const kt_options_run *options, const char *image, seen *s, kt_err *err) {
@@ -130,6 +134,7 @@ static void dump_logits_choose_the_answer(void **state) {
     assert_int_equal(answers->rank, 2);
     assert_int_equal(answers->shape[0], 4); // the bucket for three
     assert_int_equal(answers->shape[1], CAP);
+    const int64_t cap = CAP;
     const int32_t *ids = answers->data;
     for (int64_t step = 0; step < CAP; step++) {
         const kt_dump_tensor *logits = get(s, "decode.logits", step);
@@ -140,7 +145,7 @@ static void dump_logits_choose_the_answer(void **state) {
             int64_t best = 0;
             for (int64_t i = 1; i < vocab; i++)
                 if (l[i] > l[best]) best = i;
-            if (ids[row * CAP + step] >= 0) assert_int_equal(ids[row * CAP + step], best);
+            if (ids[row * cap + step] >= 0) assert_int_equal(ids[row * cap + step], best);
         }
     }
     for (int i = 0; i < CAP; i++) assert_int_equal(ids[ITEMS * CAP + i], -1); // no fourth item
@@ -158,7 +163,7 @@ static void dump_changes_nothing(void **state) {
     assert_true(none.texts.n > ITEMS);
     assert_string_equal(all->texts.at, none.texts.at);
     static const kt_setting same_values[] = {
-        {"sampler.repetition_penalty", "1"}, {"language", "en"}, {"image.longest", "512"}};
+        {"sampler.repetition_penalty", "1"}, {"language", "en"}, {"image.longest", "112"}};
     static const char *const only[] = {
         "prefill[l=2].x1", "decode[l=3].p1@2", "vision.seen", "prompt.chunk.ids@0", NULL};
     options.settings = same_values;
@@ -205,7 +210,7 @@ static void dump_layers_follow_each_other(void **state) {
 
 // One axis of one pixel by the definition in loader/resize.h.
 static uint8_t tap(const int32_t *table, int n, int k, int i, const uint8_t *x, int stride) {
-    const int32_t *weight = table + 2 * n + (ptrdiff_t)i * k;
+    const int32_t *weight = table + (ptrdiff_t)2 * n + (ptrdiff_t)i * k;
     int64_t sum = 1 << 21;
     for (int t = 0; t < table[n + i]; t++)
         sum += (int64_t)weight[t] * x[(ptrdiff_t)(table[i] + t) * stride];
@@ -226,7 +231,7 @@ static void dump_photo_is_the_resized_picture(void **state) {
     assert_memory_equal(rgb->data, image.rgb, (size_t)rgb->n);
     const int32_t(*to)[2] = (const int32_t(*)[2])get(s, "image.fit.size", -1)->data;
     int height = to[0][0], width = to[0][1];
-    assert_true(width == 512 && height < image.height);
+    assert_true(width == 112 && height < image.height);
     kt_resize_job job = {KT_RESIZE_LANCZOS, image.height, image.width, 1, to};
     int64_t n;
     assert_int_equal(kt_resize_count(&job, &n, &err), KT_OK);
@@ -478,6 +483,29 @@ static void folder_loses_nothing(void **state) {
     test_remove(folder);
 }
 
+// A session that runs twice leaves the second run's files, under the same names.
+static void folder_holds_the_last_run(void **state) {
+    (void)state;
+    const char *folder = test_folder(&arena), *only = "vision.rows", *image = SCENE;
+    const char *path = kt_path_join(&arena, folder, "vision.rows.npy");
+    kt_options_run options = usual();
+    kt_session *session = NULL;
+    kt_err err = {0};
+    options.dump = folder;
+    options.dump_only = &only;
+    options.n_dump_only = 1;
+    assert_int_equal(kt_session_open(&options, &session, NULL, &err), KT_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(kt_session_run(session, &image, 1, NULL, &err), KT_OK);
+        assert_int_equal(count_files(folder), 2);
+        assert_int_equal(kt_os_stat(path).kind, KT_PATH_FILE);
+        if (i == 0) test_write(path, "old", 3);
+    }
+    assert_true(kt_os_stat(path).size_bytes > 1000);
+    kt_session_close(session);
+    test_remove(folder);
+}
+
 // ---- goldens
 
 // A golden of what a run made, written next to the test's other files.
@@ -485,7 +513,8 @@ static void write_golden(const char *folder, const char *stages) {
     test_put(&arena, folder, "golden.json",
         kt_arena_printf(&arena,
             "{\"kotaro\": \"golden/1\", \"model\": null, \"image\": null, \"question\": null, "
-            "\"set\": {\"sampler.repetition_penalty\": 1}, \"greedy\": true, \"max_tokens\": %d, "
+            "\"set\": {\"sampler.repetition_penalty\": 1, \"image.longest\": 112}, \"greedy\": "
+            "true, \"max_tokens\": %d, "
             "\"stages\": [%s]}",
             CAP, stages));
 }
@@ -609,7 +638,7 @@ static void golden_with_one_element_changed_does_not(void **state) {
     write_golden(folder,
         "{\"name\": \"logits\", \"address\": \"decode.logits\", \"batch\": 2, \"file\": "
         "\"logits.npy\", \"kind\": \"float\", \"relative\": 1e9, \"why\": \"anything\"}");
-    v = verify(folder, &passed);
+    (void)verify(folder, &passed);
     assert_false(passed); // but not what is no number
     set_element(folder, "logits.npy", vocab + 7, 99);
     v = verify(folder, &passed);
@@ -725,6 +754,7 @@ int main(void) {
         cmocka_unit_test(dump_ends_with_its_taker),
         cmocka_unit_test(folder_holds_what_its_index_says),
         cmocka_unit_test(folder_loses_nothing),
+        cmocka_unit_test(folder_holds_the_last_run),
         cmocka_unit_test(golden_of_a_run_agrees_with_it),
         cmocka_unit_test(golden_with_one_element_changed_does_not),
         cmocka_unit_test(golden_of_another_shape_does_not),

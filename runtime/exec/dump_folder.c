@@ -97,15 +97,12 @@ static kt_status begin(kt_dump_folder *f, kt_err *err) {
 
 // ---- files
 
-static char lower(char c) {
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-}
-
 // Not yet taken, also where capitals are the same letters.
 static bool claim(kt_dump_folder *f, const char *name) {
     kt_str key = kt_str_copy(f->arena, kt_str_from(name));
     char *at = kt_arena_copy(f->arena, key.at, key.n);
-    for (size_t i = 0; i < key.n; i++) at[i] = lower(at[i]);
+    for (size_t i = 0; i < key.n; i++)
+        if (at[i] >= 'A' && at[i] <= 'Z') at[i] |= 0x20;
     key.at = at;
     int64_t seen;
     if (kt_table_find(&f->files, key, &seen)) return false;
@@ -174,10 +171,23 @@ static kt_status write_index(const kt_dump_folder *f, const kt_plan *plan, kt_er
     return ok ? KT_OK : KT_FAIL(err, KT_EFILE, "'%s' cannot be written", path);
 }
 
+// What was written is a former dump to the next run.
+static void age(kt_dump_folder *f) {
+    f->old = KT_NEW_ARRAY(f->arena, kt_str, f->records.n + 1);
+    f->n_old = 0;
+    for (size_t i = 0; i < f->records.n; i++) f->old[f->n_old++] = f->records.at[i].file;
+    f->old[f->n_old++] = KT_STR(INDEX_NAME);
+    f->records.n = 0;
+    f->bytes = 0;
+    f->begun = false;
+    kt_table_init(&f->files, f->arena);
+}
+
 kt_status kt_dump_folder_end(kt_dump_folder *folder, const kt_plan *plan, kt_err *err) {
     if (folder->records.n == 0) return KT_OK; // a former dump stays as it was
     KT_TRY(write_index(folder, plan, err));
     kt_log_info("%zu tensors, %.2f MB, are in '%s'", folder->records.n, (double)folder->bytes / 1e6,
         folder->path);
+    age(folder);
     return KT_OK;
 }
