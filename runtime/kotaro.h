@@ -32,8 +32,8 @@ typedef struct kt_setting {
 // All zero but `pipeline` is a good start. What the pointers point to must live as long as the
 // session.
 typedef struct kt_options_run {
-    const char *pipeline;   // a path; below the home folder if there is nothing at the path itself
-    const char *model;      // folder, found like the pipeline; NULL: the pipeline's own
+    const char *pipeline; // a path; below the home folder if there is nothing at the path itself
+    const char *model;    // folder or .gguf file, found like the pipeline; NULL: the pipeline's own
     const char *const *ops; // more folders of ops; one with a shipped op's name replaces it
     int n_ops;
     const kt_setting *settings; // in order: of two for one name the later one holds
@@ -53,8 +53,8 @@ typedef struct kt_options_run {
     bool several; // runs of more than one picture are to come: read one while another is computed
     bool with_picture; // runs with pictures are to come: refuse a pipeline that takes none before
                        // loading
-    bool no_picture;  // runs without pictures are to come: refuse a pipeline that wants one before
-                      // loading
+    bool no_picture;   // runs without pictures are to come: refuse a pipeline that wants one before
+                       // loading
     const char *dump; // folder for what stages and layers make, as .npy files; kernels are launched
                       // one by one then, and a run takes one picture at most; NULL: none
     const struct kt_dump_to

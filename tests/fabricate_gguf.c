@@ -310,6 +310,7 @@ static void write_text(twin_writer *w, const char *from, const char *to) {
     const char *tokenizer = kt_arena_printf(&w->arena, "%s/tokenizer.json", from);
     gguf_init(&w->file);
     put_text_keys(w);
+    if (w->twin->eos > 0) gguf_key_u32(&w->file, "tokenizer.ggml.eos_token_id", w->twin->eos);
     if (m->tokenizer)
         gguf_add_tokenizer(&w->file, tokenizer, "qwen2");
     else

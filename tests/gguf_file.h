@@ -41,6 +41,7 @@ const char *gguf_write(const gguf_file *f, const char *path);
 typedef struct gguf_twin {
     const char *architecture; // "qwen2" or "llama": rows of q and k are stored for interleaved RoPE
     bool new_names;           // of the mmproj's MLP
+    uint32_t eos;             // a token that ends an answer; 0: none
     bool q8;                  // matrices as Q8_0, where rows are multiples of 32
     const char *text, *mmproj; // names of the files; NULL: text.gguf, mmproj.gguf
 } gguf_twin;

@@ -827,6 +827,29 @@ static void a_config_does_not_hide_gguf(void **state) {
     close_model(&o);
 }
 
+static void stop_tokens_are_found(void **state) {
+    (void)state;
+    fake_model m = fake_text;
+    const gguf_twin twin = {.architecture = "qwen2", .eos = 5};
+    opened o;
+    test_remove("build/fake/gguf/stop_hf");
+    fabricate("build/fake/gguf/stop_hf", &m);
+    fabricate_gguf("build/fake/gguf/stop_hf", "build/fake/gguf/stop", &m, &twin);
+    must_open(&o, TEXT_MODEL, "build/fake/gguf/stop");
+    assert_int_equal(o.model.n_stop_ids, 1);
+    assert_int_equal(o.model.stop_ids[0], 5);
+    close_model(&o);
+    must_open(&o, TEXT_MODEL, "build/fake/gguf/stop_hf");
+    assert_int_equal(o.model.n_stop_ids, 0);
+    test_put(&o.arena, "build/fake/gguf/stop_hf", "generation_config.json",
+        "{\"eos_token_id\": [7, 3]}");
+    close_model(&o);
+    must_open(&o, TEXT_MODEL, "build/fake/gguf/stop_hf");
+    assert_int_equal(o.model.n_stop_ids, 2);
+    assert_true(o.model.stop_ids[0] == 7 && o.model.stop_ids[1] == 3);
+    close_model(&o);
+}
+
 // Changes the bytes of the text file of a small model and opens it.
 static void refuse_text_file(
     const char *find_text, size_t skip, const char *with, size_t n, const char *says) {
@@ -1057,6 +1080,7 @@ int main(void) {
         cmocka_unit_test(names_of_the_mlp_are_told_by_shape),
         cmocka_unit_test(files_are_chosen),
         cmocka_unit_test(a_config_does_not_hide_gguf),
+        cmocka_unit_test(stop_tokens_are_found),
         cmocka_unit_test(models_that_do_not_fit_are_refused),
         cmocka_unit_test(types_without_a_format_are_named),
         cmocka_unit_test(a_qwen2_twin_answers_the_same),

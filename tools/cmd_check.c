@@ -8,7 +8,7 @@
 
 static const kt_flag flags[] = {
     {"--set", "NAME=VALUE", "set a parameter of the pipeline", kt_take_set},
-    {"--model", "DIR", "model folder to check against; without it the pipeline's own",
+    {"--model", "DIR", "model folder or .gguf file to check against; without it the pipeline's own",
         kt_take_model},
     {"--ops", "DIR", "more ops", kt_take_ops},
     {"-p", "TEXT", "ask this instead of the pipeline's items", kt_take_question},

@@ -38,7 +38,7 @@ static const kt_flag flags[] = {
     {"--cpu", NULL, "plan for the CPU back end", take_cpu},
     {"--all", NULL, "print every launch, not one of each run of equal layers", take_all},
     {"--set", "NAME=VALUE", "set a parameter of the pipeline", kt_take_set},
-    {"--model", "DIR", "model folder; without it the pipeline's own", kt_take_model},
+    {"--model", "DIR", "model folder or .gguf file; without it the pipeline's own", kt_take_model},
     {"--ops", "DIR", "more ops", kt_take_ops},
     {"-p", "TEXT", "ask this instead of the pipeline's items", kt_take_question},
 };

@@ -91,7 +91,7 @@ static const kt_flag flags[] = {
     {"-p", "TEXT", "ask this instead of the pipeline's items; - reads it from stdin",
         kt_take_question},
     {"--set", "NAME=VALUE", "set a parameter of the pipeline (language=ja)", kt_take_set},
-    {"--model", "DIR", "model folder; without it the pipeline's own", kt_take_model},
+    {"--model", "DIR", "model folder or .gguf file; without it the pipeline's own", kt_take_model},
     {"--ops", "DIR", "more ops; one with a shipped op's name replaces it", kt_take_ops},
     {"--device", "auto|cuda|cpu", "where to run", kt_take_device},
     {"--format", "text|json", "json: one object a line and picture", take_format},

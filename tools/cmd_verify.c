@@ -30,7 +30,8 @@ static const char *take_quiet(kt_args *args, const char *value) {
 
 static const kt_flag flags[] = {
     {"--golden", "DIR", "folder with golden.json: what to run, and what is right", take_golden},
-    {"--model", "DIR", "model folder; without it the golden's, or the pipeline's", kt_take_model},
+    {"--model", "DIR", "model folder or .gguf file; without it the golden's, or the pipeline's",
+        kt_take_model},
     {"--device", "auto|cuda|cpu", "where to run", kt_take_device},
     {"--set", "NAME=VALUE", "set a parameter, over what the golden sets", kt_take_set},
     {"--ops", "DIR", "more ops; one with a shipped op's name replaces it", kt_take_ops},

@@ -192,7 +192,8 @@ static kt_status bind_model(kt_session *s, kt_diag *diag, kt_err *err) {
     const char *folder = s->options.model ? kt_home_find(arena, s->options.model)
                                           : kt_pipeline_model(s->pipeline, arena);
     if (!folder)
-        return KT_FAIL(err, KT_EUSAGE, "'%s' names no model; give a model folder with --model DIR",
+        return KT_FAIL(err, KT_EUSAGE,
+            "'%s' names no model; give a model folder or a .gguf file with --model DIR",
             s->options.pipeline);
     KT_TRY(kt_model_open(arena, s->registry, s->pipeline->model_files, s->pipeline->n_model_files,
         folder, &s->model, diag, err));
