@@ -3,7 +3,7 @@
 
     preprocess.py pixels [--count N] [--seed N] [--device cpu|cuda]    pictures through the product, byte by byte
     preprocess.py views [--count N]             grids, sizes, position ids of many sizes
-    preprocess.py decode FOLDER                 decoding of the files in a folder; says what differs
+    preprocess.py decode [FOLDER]               decoding of the files in a folder, or of random JPEG and WebP files
     preprocess.py goldens FILE                  writes the goldens of tests/test_pixels.c and tests/gpu_pixels.c
     preprocess.py buckets FILE                  writes the goldens of position buckets, from PyTorch itself
 
@@ -378,26 +378,48 @@ def compare_views(count):
     return wrong == 0 and same == 1024
 
 
-def compare_decoding(folder):
-    from PIL import Image
-    probe = Probe("decode")
-    equal = wrong = 0
-    for path in sorted(Path(folder).iterdir()):
-        try:
-            im = Image.open(path)
-            rgb = im.convert("RGB")
-        except OSError:
-            continue
-        want = f"{rgb.width} {rgb.height} {im.getexif().get(0x0112, 1)} {sha(np.asarray(rgb))}"
-        got = probe.ask(str(path))
-        if got == want:
-            equal += 1
+def random_files(scratch, count, seed):
+    """JPEG files of all samplings, qualities and kinds, and WebP files, lossy and not."""
+    from PIL import Image, ImageFile
+    rng = random.Random(seed)
+    ImageFile.MAXBLOCK = 1 << 24  # what a JPEG is encoded into
+    for i in range(count):
+        size = (rng.randint(1, 700), rng.randint(1, 700))
+        im = Image.fromarray(content(rng, *size)).convert(rng.choice(["RGB", "RGB", "RGB", "L", "CMYK"]))
+        path = Path(scratch) / f"{i}"
+        if im.mode == "RGB" and rng.random() < 0.2:
+            im.save(path, "WEBP", quality=rng.randint(1, 100), lossless=rng.random() < 0.3)
         else:
-            wrong += 1
-            print(f"different: {path.name}: {im.format} {im.mode}: {got[:90]}")
+            options = {"subsampling": rng.choice([0, 1, 2])} if im.mode == "RGB" else {}
+            im.save(path, "JPEG", quality=rng.randint(1, 100), progressive=rng.random() < 0.3, optimize=rng.random() < 0.3,
+                    restart_marker_blocks=rng.choice([0, 0, 1, 7]), **options)
+        yield path
+
+
+def compare_decoding(folder, count, seed):
+    from PIL import Image, features
+    probe = Probe("decode")
+    kinds = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in sorted(Path(folder).iterdir()) if folder else random_files(scratch, count, seed):
+            try:
+                im = Image.open(path)
+                rgb = im.convert("RGB")
+            except OSError:
+                continue
+            want = f"{rgb.width} {rgb.height} {im.getexif().get(0x0112, 1)} {sha(np.asarray(rgb))}"
+            got = probe.ask(str(path))
+            equal, wrong = kinds.get(f"{im.format} {im.mode}", (0, 0))
+            kinds[f"{im.format} {im.mode}"] = (equal + (got == want), wrong + (got != want))
+            if got != want:
+                print(f"different: {path.name}: {im.format} {im.mode} {im.size}: {got[:90]}")
     probe.close()
-    print(f"decoding: {equal} equal, {wrong} different")
-    return True
+    for kind, (equal, wrong) in sorted(kinds.items()):
+        print(f"{kind}: {equal} equal, {wrong} different")
+    turbo = features.version_feature("libjpeg_turbo")
+    print(f"decoding: {sum(e for e, _ in kinds.values())} equal, {sum(w for _, w in kinds.values())} different; Pillow's "
+          f"libjpeg-turbo is {turbo}, libwebp {features.version_module('webp')}")
+    return not any(w for _, w in kinds.values())
 
 
 def write_goldens(out):
@@ -453,7 +475,7 @@ def main():
     a = parser.parse_args()
     run = {"pixels": lambda: compare_pixels(a.count or 2000, a.seed, a.device),
            "views": lambda: compare_views(a.count or 50000),
-           "decode": lambda: compare_decoding(a.path), "goldens": lambda: write_goldens(a.path) or True,
+           "decode": lambda: compare_decoding(a.path, a.count or 500, a.seed), "goldens": lambda: write_goldens(a.path) or True,
            "buckets": lambda: write_buckets(a.path) or True}
     sys.exit(0 if run[a.what]() else 1)
 
