@@ -116,10 +116,10 @@ $B/setup: tools/setup.sh
 # ---- tests
 
 .SECONDARY: $(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o) $(FUZZ_TESTS:%.c=$B/%.o) $B/tests/fuzz/main.o
-$B/tests/fuzz_%: $B/tests/fuzz_%.o $B/libkotaro.a
+$B/tests/fuzz_%: $B/tests/fuzz_%.o $B/tests/fabricate.o $B/libkotaro.a
 	@echo "  link $@"
 	$Q$(CC) $(SANITIZE) -fsanitize=fuzzer -o $@ $^ $(LIBS) $(SYSTEM)
-$B/tests/plain_%: $B/tests/fuzz_%.o $B/tests/fuzz/main.o $B/libkotaro.a
+$B/tests/plain_%: $B/tests/fuzz_%.o $B/tests/fuzz/main.o $B/tests/fabricate.o $B/libkotaro.a
 	@echo "  link $@"
 	$Q$(CC) $(SANITIZE) -o $@ $^ $(LIBS) $(SYSTEM)
 $B/tests/%: $B/tests/%.o $(SHARED_OBJECTS) $B/libkotaro.a

@@ -125,7 +125,8 @@ static void fill_user(writer *in, const void *value) {
         add(in, PART_WORDS, request->shared);
         joined = true;
     }
-    if (!request->joint && request->asks[which].n == 0) return;
+    bool alone = !request->joint || request->n_asks == 1;
+    if (alone && request->asks[which].n == 0) return;
     if (joined) add(in, PART_MARKUP, in->chat->join);
     if (request->joint)
         add_all_asks(in);

@@ -119,7 +119,7 @@ kt_status kt_image_read_psd(kt_image_job *job) {
         if (counts == NULL) return kt_image_cut(job);
     }
     size_t bytes = (size_t)f.width * (size_t)(f.depth / 8);
-    uint8_t *row = malloc(bytes);
+    uint8_t *row = malloc(bytes + 1);
     if (row == NULL) kt_out_of_memory(bytes);
     kt_status status = read_rows(job, &f, counts, row);
     free(row);

@@ -1,16 +1,15 @@
 // Any bytes as one file of a model folder: a model, or errors that can be printed. The first byte
-// chooses the file; the others are those of models/kotaro-tiny. Of model.safetensors the next four
-// bytes say how much data follows, the rest is its header. Seeds: tests/data/fuzz/model. Run it at
-// the top of the tree.
+// chooses the file; the others are those of a small fabricated model. Of model.safetensors the next
+// four bytes say how much data follows, the rest is its header. Seeds: tests/data/fuzz/model. Run
+// it at the top of the tree.
 #include "loader/model.h"
 #include "runtime/base/os.h"
+#include "tests/fabricate.h"
 #include "tests/fuzz.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define TINY "models/kotaro-tiny"
 
 enum { N_FILES = 5, SHARDS = 4 };
 
@@ -51,11 +50,13 @@ static shared *open_shared(void) {
     s.folder =
         kt_arena_printf(&s.arena, "%s/kotaro-fuzz-%016" PRIx64, kt_os_temp_folder(&s.arena), id);
     KT_ASSERT(kt_os_private_folder(s.folder));
+    fake_model model = fake_vision;
+    model.layers = model.vis_layers = 1;
+    fabricate(s.folder, &model);
     for (int i = 0; i < N_FILES; i++) {
-        const char *path = kt_path_join(&s.arena, TINY, names[i]);
+        const char *path = kt_path_join(&s.arena, s.folder, names[i]);
         if (kt_file_read(&s.arena, path, 1 << 26, &s.usual[i], &err) != KT_OK)
             s.usual[i] = (kt_str){NULL, 0};
-        if (s.usual[i].at) write_file(&s, i, s.usual[i]);
     }
     s.changed = -1;
     (void)atexit(remove_folder);

@@ -251,7 +251,9 @@ static void unescape(char *text) {
         char c = *from;
         if (c == '\\') {
             c = *++from;
-            c = c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : '\\';
+            if (c == 'n') c = '\n';
+            if (c == 't') c = '\t';
+            if (c == 'r') c = '\r';
         }
         *to++ = c;
     }

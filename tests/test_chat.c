@@ -83,6 +83,13 @@ static void texts_follow_the_templates(void **state) {
     expect_text(request, 0, SYSTEM "<|im_start|>user\n1. What is $text?\n2. Where?" ANSWER);
     request.n_asks = 1;
     expect_text(request, 0, SYSTEM "<|im_start|>user\nWhat is $text?" ANSWER);
+    // No question is nothing, in both modes.
+    const kt_str nothing[] = {KT_STR("")};
+    request.asks = nothing;
+    request.shared = KT_STR("Look.");
+    expect_text(request, 0, SYSTEM "<|im_start|>user\nLook." ANSWER);
+    request.joint = false;
+    expect_text(request, 0, SYSTEM "<|im_start|>user\nLook." ANSWER);
 }
 
 // A prompt is the encoding of its whole text.

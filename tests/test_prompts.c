@@ -77,7 +77,7 @@ static int check_case(const char *folder, char *line, kt_str *text) {
 
 static void prompts_equal_the_reference(void **state) {
     (void)state;
-    kt_str text;
+    kt_str text = {0};
     kt_err err = {0};
     const char *folder = test_folder(&arena);
     if (probe_folder(folder, "tests/data/small_tokenizer.json", 512, &err) != KT_OK ||

@@ -2,8 +2,8 @@
 // every target so for a few seconds, with any compiler; `make test-san` under the sanitizers.
 //
 // usage: PROGRAM SECONDS SEED STATE FILE...     SEED:RUN repeats one run
-// The number of the run is written to the file STATE before it starts, so that a crash can be
-// repeated. A run depends on SEED, its number and the files alone.
+// The number of the run is written to the file STATE (- for none) before it starts, so that a crash
+// can be repeated. A run depends on SEED, its number and the files alone.
 #include "runtime/base/os.h"
 #include "tests/fuzz.h"
 
@@ -156,7 +156,7 @@ int main(int argc, char **argv) {
         run_one(&from, seed, strtoull(end + 1, NULL, 10), NULL);
         return 0;
     }
-    FILE *state = kt_os_fopen(argv[3], "w");
+    FILE *state = strcmp(argv[3], "-") == 0 ? NULL : kt_os_fopen(argv[3], "w");
     double until = kt_os_now_ms() + 1e3 * strtod(argv[1], NULL);
     while (run < (uint64_t)from.n || kt_os_now_ms() < until) run_one(&from, seed, run++, state);
     if (state) (void)fclose(state);
