@@ -169,7 +169,7 @@ fmt:
 nvrtc:
 	@tools/fetch_nvrtc.sh --pinned
 
-dist: all nvrtc
+dist: all $B/fabricate nvrtc
 	tools/dist.sh
 
 clean:

@@ -102,6 +102,15 @@ const damage_row damage_rows[] = {
     {"state_shape", "quant_state of a turned matrix", "int4", {{.verb = DAMAGE_RETEXT, M, GATE STATE, "[192, 128]|[128, 192]"}}},
     {"state_other_shape", "quant_state of a matrix of another size", "int4", {{.verb = DAMAGE_RETEXT, M, O_PROJ STATE, "[128, 128]|[256, 128]"}}},
     // ---- values
+    {"value_nan_norm", "NaN in a norm weight", "bf16", {{.verb = DAMAGE_PATCH, M, NORM, "c07f", .n = 20}}},
+    {"value_inf_bias", "infinity in a bias", "bf16", {{.verb = DAMAGE_PATCH, M, "vpm.post_layernorm.bias", "807f", .n = 2}}},
+    {"value_nan_matrix", "NaN in a matrix", "bf16", {{.verb = DAMAGE_PATCH, M, GATE, "c0ff", .n = 514}}},
+    {"value_inf_embed", "infinity in the embedding", "int4", {{.verb = DAMAGE_PATCH, M, "llm.model.embed_tokens.weight", "80ff", .n = 1000}}},
+    {"value_beyond_f16", "a bf16 weight beyond f16", "bf16", {{.verb = DAMAGE_PATCH, M, "llm.lm_head.weight", "8947", .n = 2000}}},
+    {"value_nan_nested", "NaN in nested_absmax", "int4", {{.verb = DAMAGE_PATCH, M, GATE ".nested_absmax", "0000c07f", .n = 4}}},
+    {"value_inf_map", "infinity in quant_map", "int4", {{.verb = DAMAGE_PATCH, M, GATE ".quant_map", "0000807f", .n = 60}}},
+    {"value_nan_nested_map", "NaN in nested_quant_map", "int4", {{.verb = DAMAGE_PATCH, M, GATE ".nested_quant_map", "0000c07f", .n = 512}}},
+    {"value_turned_nan", "NaN in the matrix that is read turned", "bf16", {{.verb = DAMAGE_PATCH, M, "resampler.proj", "c07f", .n = 1026}}},
     // ---- shards and their index
     {"index_names_missing_file", "the index names a file that is not there", "parts", {{.verb = DAMAGE_REMOVE, PART2}}},
     {"index_missing_shard_gone", "no index, and a shard is missing", "parts", {{.verb = DAMAGE_REMOVE, INDEX}, {.verb = DAMAGE_REMOVE, PART2}}},

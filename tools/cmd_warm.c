@@ -95,18 +95,6 @@ static kt_status warm_plan(warm *w, const kt_plan *plan, int arch, kt_err *err) 
     return export_path ? add_items(w, requests, results, plan->n_builds) : KT_OK;
 }
 
-// A pipeline without items of its own gets one: kernels do not depend on the words.
-static void ask_something(kt_session *session) {
-    kt_arena tmp = {0};
-    kt_diag ignored;
-    kt_pipe_item *items;
-    int n;
-    kt_diag_init(&ignored, &tmp);
-    if (!kt_pipeline_items(session->pipeline, &tmp, &ignored, &items, &n))
-        (void)kt_pipeline_ask(session->pipeline, KT_STR("1"), &ignored);
-    kt_arena_deinit(&tmp);
-}
-
 // model NULL: the pipeline's own.
 static kt_status warm_pipeline(
     warm *w, const kt_args *args, const char *path, const char *model, int arch, kt_err *err) {
@@ -117,7 +105,6 @@ static kt_status warm_pipeline(
     kt_diag_init(&diag, &session->model_arena);
     kt_target target = {.cuda = true, .cc = arch, .sm_count = sms, .smem_max = 101376};
     kt_status status = kt_session_read(session, &diag, err);
-    if (status == KT_OK) ask_something(session);
     if (status == KT_OK) status = kt_session_bind(session, &diag, err);
     if (status == KT_OK) status = kt_session_plan(session, &target, &diag, err);
     if (status == KT_OK) status = warm_plan(w, session->plan, arch, err);

@@ -5,7 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 out=dist/kotaro
 archs=80,86,89,90,120
-pipelines='pipelines/full.yaml pipelines/simple.yaml pipelines/tags.yaml'
+pipelines='pipelines/full.yaml pipelines/simple.yaml pipelines/tags.yaml pipelines/chat.yaml pipelines/ids.yaml
+    pipelines/score.yaml pipelines/score_ids.yaml'
 rm -rf dist
 mkdir -p $out/licences $out/models $out/cubins
 
@@ -25,13 +26,25 @@ for package in libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libjpeg62
     cp "/usr/share/doc/$package/copyright" "$out/licences/$package.txt"
 done
 
-KOTARO_NVRTC=build/nvrtc/nvidia/cuda_nvrtc/lib build/kotaro warm --arch $archs --export $out/cubins/kotaro.ktpack \
-    $pipelines
+# Kernels are for one model's sizes: those of the model that ships, and of MiniCPM-V 2.6, whose headers are enough.
+sparse=$(mktemp -d)
+trap 'rm -rf "$sparse"' EXIT
+models='--model models/kotaro-tiny'
+for model in int4 bf16; do
+    build/fabricate --model $model --sparse --out "$sparse/$model" >/dev/null
+    models="$models --model $sparse/$model"
+done
+KOTARO_NVRTC=build/nvrtc/nvidia/cuda_nvrtc/lib build/kotaro warm --arch $archs $models \
+    --export $out/cubins/kotaro.ktpack $pipelines
+ls -l $out/cubins
 chmod -R u=rwX,go=rX dist
 
-# What was packed is found again without a compiler, and the C library is all that is needed.
+# What was packed is found again without a compiler, for small and large cards, and the C library is all that is needed.
 rm -rf build/dist-cache
-KOTARO_NVRTC=/nowhere KOTARO_CACHE_DIR=$PWD/build/dist-cache $out/kotaro warm --arch $archs $pipelines
+for sms in 24 132; do
+    KOTARO_NVRTC=/nowhere KOTARO_CACHE_DIR=$PWD/build/dist-cache $out/kotaro warm --arch $archs --sms $sms $models \
+        $pipelines
+done
 others=$(objdump -p $out/kotaro | awk '$1 == "NEEDED" && $2 !~ /^lib[cm]\.so|^ld-linux/ { print $2 }')
 [ -z "$others" ] || { echo "dist: the program needs" $others; exit 1; }
 

@@ -17,17 +17,24 @@ static bool is_float(kt_dtype dtype) {
     return dtype == KT_DTYPE_F32 || dtype == KT_DTYPE_F16 || dtype == KT_DTYPE_BF16;
 }
 
-static kt_status refuse(const kt_load_segment *s, int64_t index, const void *number, kt_err *err) {
+static kt_status refuse(const filling *f, int64_t index, const void *number, kt_err *err) {
+    const kt_stored *stored = f->s->stored;
+    const char *path = f->fill->checkpoint->files[stored->file].path;
     float value;
-    kt_load_widen(s->stored->dtype, number, &value, 1);
+    kt_load_widen(stored->dtype, number, &value, 1);
     if (value - value != 0) // infinite, or no number
         return KT_FAIL(err, KT_EMODEL,
-            "tensor '%.*s' holds %g at index %" PRId64 "; the file is damaged",
-            KT_STR_ARG(s->stored->name), (double)value, index);
+            "%s: tensor '%.*s' holds %s at index %" PRId64
+            "; the file is damaged, download it again",
+            path, KT_STR_ARG(stored->name),
+            value > 0   ? "infinity"
+            : value < 0 ? "minus infinity"
+                        : "no number",
+            index);
     return KT_FAIL(err, KT_EMODEL,
-        "tensor '%.*s' holds %g at index %" PRId64
+        "%s: tensor '%.*s' holds %g at index %" PRId64
         ", which f16 cannot hold (largest 65504); this checkpoint needs a format that keeps it",
-        KT_STR_ARG(s->stored->name), (double)value, index);
+        path, KT_STR_ARG(stored->name), (double)value, index);
 }
 
 // Numbers in the scratch memory to their place.
@@ -44,7 +51,7 @@ static kt_status look_at(
     filling *f, int64_t index, const char *numbers, int64_t n, int64_t run, kt_err *err) {
     int64_t bad = kt_load_look(f->s->stored->dtype, f->s->f16, numbers, n, f->scan);
     if (bad < 0) return KT_OK;
-    return refuse(f->s, index + bad + bad / run * run, numbers + bad * f->width, err);
+    return refuse(f, index + bad + bad / run * run, numbers + bad * f->width, err);
 }
 
 // Bytes of the tensor from `offset` within the weight's rows.
