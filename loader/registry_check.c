@@ -120,15 +120,17 @@ static bool check_prepare(
     return check_params(format, op, diag) && good;
 }
 
-static bool check_twins(const kt_registry *registry, const kt_op *op, kt_ref name, kt_diag *diag) {
+// No other op, and no other name of this one's list (`which`), has the format for this layout.
+static bool check_twins(const kt_registry *registry, const kt_op *op, int which, kt_diag *diag) {
+    kt_ref name = op->prepare_formats[which];
     const kt_op *first = kt_registry_prepare(registry, name.text, op->prepare_layout);
-    int times = 0;
-    for (int i = 0; i < op->n_prepare_formats; i++)
-        times += kt_str_eq(op->prepare_formats[i].text, name.text);
-    if (first == op && times == 1) return true;
-    kt_diag_error(diag, KT_RULE_NAME, first == op ? name.at : op->at,
-        "format '%.*s' is prepared to layout '%.*s' twice", KT_STR_ARG(name.text),
-        KT_STR_ARG(op->prepare_layout));
+    for (int i = 0; i < which; i++)
+        if (kt_str_eq(op->prepare_formats[i].text, name.text))
+            return kt_diag_error(diag, KT_RULE_NAME, name.at, "format '%.*s' is in the list twice",
+                KT_STR_ARG(name.text));
+    if (first == op) return true;
+    kt_diag_error(diag, KT_RULE_NAME, op->at, "format '%.*s' is prepared to layout '%.*s' twice",
+        KT_STR_ARG(name.text), KT_STR_ARG(op->prepare_layout));
     kt_diag_note_at(diag, first->at, "op '%.*s' does it first", KT_STR_ARG(first->name));
     return false;
 }
@@ -140,7 +142,7 @@ bool kt_registry_check(const kt_registry *registry, kt_diag *diag) {
         const kt_op *op = registry->prepares.at[i];
         for (int f = 0; f < op->n_prepare_formats; f++) {
             good = check_prepare(registry, op, op->prepare_formats[f], diag) && good;
-            good = check_twins(registry, op, op->prepare_formats[f], diag) && good;
+            good = check_twins(registry, op, f, diag) && good;
         }
     }
     for (size_t i = 0; i < registry->formats.n; i++) {

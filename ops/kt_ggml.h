@@ -25,10 +25,14 @@ static inline float kt_ggml_half(const kt_cpu_host *host, const uint8_t *at) {
     return out;
 }
 
-static inline void kt_ggml_q4(const uint8_t *codes, int least, int8_t *out) {
-    for (int i = 0; i < 16; i++) {
-        out[i] = (int8_t)((codes[i] & 15) + least);
-        out[16 + i] = (int8_t)((codes[i] >> 4) + least);
+// Codes of Q4_0, Q4_1, Q5_0 and Q5_1.
+static inline void kt_ggml_codes(const uint8_t *block, int64_t bytes, int8_t *out) {
+    const uint8_t *low = block + bytes - 16, *high = bytes < 22 ? NULL : low - 4;
+    int least = bytes == 18 ? -8 : bytes == 22 ? -16 : 0;
+    for (int i = 0; i < 32; i++) {
+        int code = low[i % 16] >> (i / 16 * 4) & 15;
+        if (high) code |= (high[i / 8] >> (i % 8) & 1) << 4;
+        out[i] = (int8_t)(code + least);
     }
 }
 
@@ -78,11 +82,12 @@ static inline void kt_ggml_decode(
         kt_ggml_q6_k(host, block, out);
     } else {
         out->scale[0] = out->scale[1] = kt_ggml_half(host, block);
-        out->min[0] = out->min[1] = bytes == 20 ? kt_ggml_half(host, block + 2) : 0;
+        int has_min = bytes == 20 || bytes == 24;
+        out->min[0] = out->min[1] = has_min ? kt_ggml_half(host, block + 2) : 0;
         if (bytes == 34)
             memcpy(out->code, block + 2, 32);
         else
-            kt_ggml_q4(block + bytes - 16, bytes == 18 ? -8 : 0, out->code);
+            kt_ggml_codes(block, bytes, out->code);
     }
 }
 

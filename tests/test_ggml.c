@@ -96,7 +96,7 @@ static void blocks_mean_what_gguf_says(void **state) {
         n_types++;
     }
     (void)fclose(file);
-    assert_int_equal(n_types, 6);
+    assert_int_equal(n_types, 8);
 }
 
 int main(void) {

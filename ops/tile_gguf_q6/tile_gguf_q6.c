@@ -18,8 +18,9 @@ static void put(const kt_cpu_call *call, const kt_ggml_piece *from, uint8_t *til
 }
 
 static const char *run(const kt_cpu_call *call) {
-    int q5_k = kt_cpu_dim(call, "bytes") == 176;
-    kt_ggml_tiles layout = {.least = q5_k ? -16 : -32, .zero = 32, .tile_bytes = 960};
+    int64_t bytes = kt_cpu_dim(call, "bytes");
+    kt_ggml_tiles layout = {
+        .least = bytes == 24 || bytes == 176 ? -16 : -32, .zero = 32, .tile_bytes = 960};
     kt_ggml_put_rows(call, &layout, put);
     return NULL;
 }

@@ -7,7 +7,7 @@
 extern "C" __global__ void __launch_bounds__(32) kt_tile_gguf_q6_warp_per_tile(uint8_t *tiles,
     const uint8_t *blocks, const int32_t *to, int32_t n, int32_t k, int32_t rows, int32_t b) {
     typedef kt_ggml<KT_BYTES> ggml;
-    constexpr int32_t least = KT_BYTES == 176 ? -16 : -32; // what is stored as 0
+    constexpr int32_t least = KT_BYTES == 24 || KT_BYTES == 176 ? -16 : -32; // what is stored as 0
     const int32_t lane = kt_lane(), col = (int32_t)blockIdx.x * 64 + lane / 8 * 16 + lane % 8;
     kt_tile_each_row(to, n, rows, [&](int32_t r, int32_t row) {
         uint8_t *tile = tiles + kt_tile_number(row, col, k) * KT_TILE_Q6_BYTES;

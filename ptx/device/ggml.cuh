@@ -3,6 +3,8 @@
 //
 //   Q4_0   18   f16 d; 16 bytes: weight i in the low half of byte i, weight 16 + i in the high one
 //   Q4_1   20   f16 d, m; the same 16 bytes
+//   Q5_0   22   f16 d; 4 bytes: bit i is bit 4 of weight i; 16 bytes as in Q4_0
+//   Q5_1   24   f16 d, m; the same
 //   Q8_0   34   f16 d; 32 signed bytes
 //   Q4_K  144   f16 d, dmin; 12 bytes of 6-bit scales and minima of 8 blocks of 32; 4 x 32 bytes:
 //               weight 64 c + l in the low half of byte l of part c, weight 64 c + 32 + l in the
@@ -12,9 +14,9 @@
 //               each; 16 signed scales; f16 d
 //
 // A weight is code * scale + min in f32, each operation rounded; 16 weights from a multiple of 16
-// on have one scale and one minimum. Codes lie in 0 .. 15 (Q4_1, Q4_K), 0 .. 31 (Q5_K), -8 .. 7
-// (Q4_0), -32 .. 31 (Q6_K) and -128 .. 127 (Q8_0).
-// source: ggml, src/ggml-common.h (block_*) and src/ggml-quants.c (dequantize_row_*)
+// on have one scale and one minimum. Codes lie in 0 .. 15 (Q4_1, Q4_K), 0 .. 31 (Q5_1, Q5_K), -8 ..
+// 7 (Q4_0), -32 .. 31 (Q6_K) and -128 .. 127 (Q8_0). source: ggml, src/ggml-common.h (block_*) and
+// src/ggml-quants.c (dequantize_row_*)
 #ifndef KT_DEVICE_GGML_CUH
 #define KT_DEVICE_GGML_CUH
 
@@ -25,13 +27,17 @@ struct kt_ggml_scale {
 };
 
 template <int32_t BYTES> struct kt_ggml {
-    static_assert(
-        BYTES == 18 || BYTES == 20 || BYTES == 34 || BYTES == 144 || BYTES == 176 || BYTES == 210,
+    static_assert(BYTES == 18 || BYTES == 20 || BYTES == 22 || BYTES == 24 || BYTES == 34 ||
+                      BYTES == 144 || BYTES == 176 || BYTES == 210,
         "no type has blocks of so many bytes");
     static constexpr bool is_k = BYTES == 144 || BYTES == 176; // Q4_K, Q5_K
     static constexpr int32_t WEIGHTS = BYTES < 144 ? 32 : 256;
     // Smallest code.
-    static constexpr int32_t LEAST = BYTES == 18 ? -8 : BYTES == 34 ? -128 : BYTES == 210 ? -32 : 0;
+    static constexpr int32_t LEAST = BYTES == 18    ? -8
+                                     : BYTES == 22  ? -16
+                                     : BYTES == 34  ? -128
+                                     : BYTES == 210 ? -32
+                                                    : 0;
 
     // The block of W[row, col]; b blocks a row.
     static __device__ __forceinline__ const uint8_t *block(
@@ -44,7 +50,11 @@ template <int32_t BYTES> struct kt_ggml {
     // Of weight i of the block.
     static __device__ __forceinline__ int32_t code(const uint8_t *block, int32_t i) {
         if constexpr (BYTES == 34) return (int8_t)block[2 + i];
-        if constexpr (BYTES < 34) return (block[BYTES - 16 + i % 16] >> (i / 16 * 4) & 15) + LEAST;
+        if constexpr (BYTES < 34) {
+            int32_t low = block[BYTES - 16 + i % 16] >> (i / 16 * 4) & 15;
+            if constexpr (BYTES < 22) return low + LEAST;
+            return (low | (block[BYTES - 20 + i / 8] >> (i % 8) & 1) << 4) + LEAST;
+        }
         if constexpr (is_k) {
             int32_t low = block[BYTES - 128 + i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15;
             if constexpr (BYTES == 144) return low;
@@ -59,7 +69,7 @@ template <int32_t BYTES> struct kt_ggml {
         kt_ggml_scale out = {0, 0};
         if constexpr (BYTES < 144) {
             out.scale = half(block);
-            if constexpr (BYTES == 20) out.min = half(block + 2);
+            if constexpr (BYTES == 20 || BYTES == 24) out.min = half(block + 2);
         } else if constexpr (is_k) {
             const uint8_t *packed = block + 4;
             int32_t j = i / 32, scale = packed[j], min = packed[j + 4];

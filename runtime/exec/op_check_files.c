@@ -30,6 +30,8 @@ static const store_row stores[KT_STORE_COUNT] = {
     [KT_STORE_FP4_PLAIN] = {"bnb_fp4_plain", 256, false, true},
     [KT_STORE_Q4_0] = {"gguf_q4_0", .ggml = {2, 18, 32}, .smaller = KT_STORE_F16},
     [KT_STORE_Q4_1] = {"gguf_q4_1", .ggml = {3, 20, 32}, .smaller = KT_STORE_F16},
+    [KT_STORE_Q5_0] = {"gguf_q5_0", .ggml = {6, 22, 32}, .smaller = KT_STORE_F16},
+    [KT_STORE_Q5_1] = {"gguf_q5_1", .ggml = {7, 24, 32}, .smaller = KT_STORE_F16},
     [KT_STORE_Q8_0] = {"gguf_q8_0", .ggml = {8, 34, 32}, .smaller = KT_STORE_F16},
     [KT_STORE_Q4_K] = {"gguf_q4_k", .ggml = {12, 144, 256}, .smaller = KT_STORE_Q4_1},
     [KT_STORE_Q5_K] = {"gguf_q5_k", .ggml = {13, 176, 256}, .smaller = KT_STORE_Q8_0},

@@ -50,18 +50,20 @@ static void make_q8_0(const float *v, uint8_t *block) {
         block[2 + i] = (uint8_t)(d > 0 ? whole((double)v[i] / d, -128, 127) : 0);
 }
 
-// Q4_0 (bytes 18) and Q4_1 (20).
+// Q4_0 (bytes 18), Q4_1 (20), Q5_0 (22) and Q5_1 (24).
 static void make_q4(const float *v, int bytes, uint8_t *block) {
     double low, high, min;
+    bool has_min = bytes == 20 || bytes == 24;
+    int top = bytes < 22 ? 15 : 31, middle = (top + 1) / 2;
     range_of(v, 32, &low, &high);
-    put_half(block, bytes == 20 ? (high - low) / 15 : fmax(-low / 8, high / 7));
+    put_half(block, has_min ? (high - low) / top : fmax(-low / middle, high / (middle - 1)));
     double d = get_half(block);
-    if (bytes == 20) put_half(block + 2, low);
-    min = bytes == 20 ? get_half(block + 2) : -8 * d;
-    for (int i = 0; i < 16; i++) {
-        int a = d > 0 ? whole(((double)v[i] - min) / d, 0, 15) : 0;
-        int b = d > 0 ? whole(((double)v[16 + i] - min) / d, 0, 15) : 0;
-        block[bytes - 16 + i] = (uint8_t)(a | b << 4);
+    if (has_min) put_half(block + 2, low);
+    min = has_min ? get_half(block + 2) : -middle * d;
+    for (int i = 0; i < 32; i++) {
+        int q = d > 0 ? whole(((double)v[i] - min) / d, 0, top) : 0;
+        block[bytes - 16 + i % 16] |= (uint8_t)((q & 15) << i / 16 * 4);
+        if (bytes >= 22) block[bytes - 20 + i / 8] |= (uint8_t)(q >> 4 << i % 8);
     }
 }
 

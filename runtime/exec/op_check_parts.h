@@ -23,8 +23,11 @@ typedef enum kt_check_store {
     KT_STORE_NF4_PLAIN, // scales of f32, not nested
     KT_STORE_FP4,       // blocks of 128
     KT_STORE_FP4_PLAIN, // blocks of 256
-    KT_STORE_Q4_0,      // these in a GGUF file; where k is no multiple of a type's block, a type
-    KT_STORE_Q4_1,      // with smaller blocks, or f16
+    // In a GGUF file. Where k is no multiple of a type's block, a type with smaller blocks, or f16.
+    KT_STORE_Q4_0,
+    KT_STORE_Q4_1,
+    KT_STORE_Q5_0,
+    KT_STORE_Q5_1,
     KT_STORE_Q8_0,
     KT_STORE_Q4_K,
     KT_STORE_Q5_K,

@@ -26,7 +26,7 @@ def noise(n, seed):
 
 
 with open(sys.argv[1], "w", encoding="ascii", newline="\n") as out:
-    for t in (T.Q4_0, T.Q4_1, T.Q8_0, T.Q4_K, T.Q5_K, T.Q6_K):
+    for t in (T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.Q4_K, T.Q5_K, T.Q6_K):
         weights, size = GGML_QUANT_SIZES[t]
         blocks = noise(BLOCKS * size, t.value).reshape(BLOCKS, size)
         for i in (1, 3, size - 1):
