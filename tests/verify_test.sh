@@ -135,4 +135,20 @@ fails 'no pipeline' 2 'one pipeline' verify --golden "$tmp/dump"
 golden ''
 fails 'a model that is not there' 2 "$tmp/nowhere" verify pipelines/simple.yaml --golden "$tmp/dump" --model "$tmp/nowhere"
 
+# ---- a pipeline without a picture: its golden has a model, a question and no image
+text='pipelines/score_ids.yaml --device cpu'
+$run $text --model models/kotaro-tiny -p '5 6 7 8' --dump "$tmp/text" --dump-only score.logits --dump-only prompt >"$tmp/out" 2>"$tmp/err" &&
+    cat >"$tmp/text/golden.json" <<END
+{ "kotaro": "golden/1", "model": "$PWD/models/kotaro-tiny", "image": null, "question": "5 6 7 8", "stages": [
+  {"name": "ids", "address": "prompt.chunk.ids", "file": "prompt.chunk.ids@0.npy", "kind": "exact"},
+  {"name": "logits", "address": "score.logits", "file": "score.logits@0.npy", "kind": "float", "relative": 0, "why": "the same run"} ] }
+END
+$kotaro verify $text --golden "$tmp/text" >"$tmp/out" 2>"$tmp/err" && grep -q '^ok  *logits  *score.logits  *\[4, ' "$tmp/out"
+result $? 'a text is scored as before'
+sed -i 's/5 6 7 8/5 6 8 7/' "$tmp/text/golden.json"
+$kotaro verify $text --golden "$tmp/text" >"$tmp/out" 2>"$tmp/err"
+[ $? = 1 ] && grep -q '^FAIL  *ids  .* 2 of 4 differ, largest 1.00e+00 at \[2\] (8, golden 7)$' "$tmp/out" && grep -q '^0 of 2' "$tmp/out"
+result $? 'another question is another golden'
+fails 'a golden without a picture where one is looked at' 2 'none is given' $kotaro verify pipelines/simple.yaml --golden "$tmp/text"
+
 echo "1..$n"

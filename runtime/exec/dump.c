@@ -435,6 +435,7 @@ static kt_status give_target(kt_dump *d, kt_request *r, const target *t, const k
         KT_TRY(fetch_object(d, r, t->tensor, step->host, values, out, err));
     else
         KT_TRY(fetch_device(d, r, t->tensor, values, out, err));
+    if (tensor->home == KT_HOME_HOST && !out->data) return KT_OK; // answers without tokens
     return give(d, out, err);
 }
 
