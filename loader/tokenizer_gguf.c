@@ -1,6 +1,7 @@
 // The tokenizer that a GGUF file holds: tokenizer.ggml.*.
 #include "loader/gguf.h"
 #include "loader/tokenizer_parts.h"
+#include "runtime/base/log.h"
 
 #include <inttypes.h>
 
@@ -67,6 +68,10 @@ static kt_status read_pre(reader *in) {
     kt_str name = KT_STR("default"); // what llama.cpp takes when it is not said
     const kt_gguf_value *value = kt_gguf_find(in->gguf, KT_STR(KEY("pre")));
     bool text = value == NULL || kt_gguf_text(value, &name);
+    if (kt_str_is(name, "default"))
+        kt_log_warn("%s does not say how its tokenizer cuts texts ('%s'): it is done as llama.cpp "
+                    "does it then, and answers may be worse; a newer file of the model says it",
+            in->path, KEY("pre"));
     for (int i = 0; text && i < N_PRES; i++) {
         const pre_row *row = &pres[i];
         if (!kt_str_is(name, row->name)) continue;

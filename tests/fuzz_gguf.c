@@ -4,6 +4,7 @@
 #include "loader/gguf.h"
 #include "loader/tokenizer.h"
 #include "runtime/base/file.h"
+#include "runtime/base/log.h"
 #include "tests/fuzz.h"
 
 #include <string.h>
@@ -71,6 +72,7 @@ static void check_tokenizer(const uint8_t *data, size_t size) {
 
 // NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    kt_log_set_level(KT_LOG_QUIET);
     kt_arena arena = {0};
     kt_gguf_header header;
     int64_t file_bytes = (int64_t)size + 4096; // data that is not here

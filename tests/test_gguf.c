@@ -758,6 +758,32 @@ static void names_of_the_mlp_are_told_by_shape(void **state) {
     close_model(&o);
 }
 
+// Changes bytes of a file, `skip` behind a text.
+static void patch(const char *path, const char *text, size_t skip, const char *with, size_t n) {
+    kt_arena arena = {0};
+    kt_str bytes;
+    kt_err err;
+    assert_int_equal(kt_file_read(&arena, path, 64 << 20, &bytes, &err), KT_OK);
+    ptrdiff_t at = kt_str_find_text(bytes, text);
+    assert_true(at > 0);
+    char *changed = kt_arena_copy(&arena, bytes.at, bytes.n);
+    memcpy(changed + at + skip, with, n);
+    test_write(path, changed, bytes.n);
+    kt_arena_deinit(&arena);
+}
+
+static void other_projectors_are_refused(void **state) {
+    (void)state;
+    fake_model m = fake_vision;
+    m.nf4 = false;
+    const gguf_twin twin = {.architecture = "qwen2"};
+    fabricate("build/fake/gguf/other_hf", &m);
+    fabricate_gguf("build/fake/gguf/other_hf", "build/fake/gguf/projector", &m, &twin);
+    patch("build/fake/gguf/projector/mmproj.gguf", "clip.minicpmv_version", 21 + 4, "\x05", 1);
+    must_refuse(VISION_MODEL, "build/fake/gguf/projector",
+        "'clip.minicpmv_version' is the number 5, this model file is for 3");
+}
+
 static void copy_file(const char *from, const char *to) {
     kt_arena arena = {0};
     kt_str bytes;
@@ -800,7 +826,7 @@ static void files_are_chosen(void **state) {
     test_remove(MANY "model-mmproj-f16.gguf");
     must_refuse(VISION_MODEL, MANY "model-Q8_0.gguf",
         "no file of 'build/fake/gguf/many' matches '*mmproj*.gguf'; there is model-Q8_0.gguf");
-    test_put(&o.arena, "build/fake/gguf/many", "notes.txt", "no model");
+    test_write(MANY "notes.txt", "no model", 8);
     must_refuse(VISION_MODEL, MANY "notes.txt", "a model is the folder as downloaded, or a .gguf");
 }
 
@@ -850,26 +876,14 @@ static void stop_tokens_are_found(void **state) {
     close_model(&o);
 }
 
-// Changes the bytes of the text file of a small model and opens it.
+// Changes the text file of a small model and opens it.
 static void refuse_text_file(
-    const char *find_text, size_t skip, const char *with, size_t n, const char *says) {
+    const char *text, size_t skip, const char *with, size_t n, const char *says) {
     fake_model m = fake_text;
     const gguf_twin twin = {.architecture = "qwen2"};
-    kt_arena arena = {0};
-    kt_str bytes;
-    kt_err err;
     fabricate("build/fake/gguf/odd_hf", &m);
     fabricate_gguf("build/fake/gguf/odd_hf", "build/fake/gguf/odd", &m, &twin);
-    assert_int_equal(
-        kt_file_read(&arena, "build/fake/gguf/odd/text.gguf", 64 << 20, &bytes, &err), KT_OK);
-    ptrdiff_t at = kt_str_find_text(bytes, find_text);
-    assert_true(at > 0);
-    kt_buf changed = {0};
-    kt_buf_str(&changed, bytes);
-    memcpy(changed.at + at + skip, with, n);
-    test_write("build/fake/gguf/odd/text.gguf", changed.at, changed.n);
-    kt_buf_deinit(&changed);
-    kt_arena_deinit(&arena);
+    patch("build/fake/gguf/odd/text.gguf", text, skip, with, n);
     must_refuse(TEXT_MODEL, "build/fake/gguf/odd", says);
 }
 
@@ -1078,6 +1092,7 @@ int main(void) {
         cmocka_unit_test(a_pair_of_files_is_one_model),
         cmocka_unit_test(only_llama_files_are_interleaved),
         cmocka_unit_test(names_of_the_mlp_are_told_by_shape),
+        cmocka_unit_test(other_projectors_are_refused),
         cmocka_unit_test(files_are_chosen),
         cmocka_unit_test(a_config_does_not_hide_gguf),
         cmocka_unit_test(stop_tokens_are_found),
