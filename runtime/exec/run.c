@@ -312,7 +312,7 @@ static void give_result(
     }
     kt_result result = {.image = r->image_path,
         .pipeline = s->pipeline->path,
-        .model = s->model.folder,
+        .model = s->model_path,
         .device = s->device_name,
         .items = items,
         .n_items = answers->n,

@@ -144,7 +144,7 @@ static kt_status bind_stops(kt_session *s, kt_err *err) {
             return KT_FAIL(err, KT_EMODEL,
                 "'%s' says that token %" PRId64
                 " ends an answer (eos_token_id), and ids %s %" PRId64,
-                m->folder, m->stop_ids[i], known ? "of its vocabulary are 0 to" : "are 0 to",
+                s->model_path, m->stop_ids[i], known ? "of its vocabulary are 0 to" : "are 0 to",
                 rows.i - 1);
         ids[i] = (int32_t)m->stop_ids[i];
     }
@@ -158,16 +158,7 @@ static kt_status bind_stops(kt_session *s, kt_err *err) {
 static kt_status check_vocabulary(const kt_session *s, kt_err *err) {
     kt_value rows;
     int64_t ids = kt_tokenizer_size(s->tokenizer);
-    if (!kt_model_constant(&s->model, KT_STR("vocab"), &rows)) return KT_OK;
-    for (int i = 0; i < s->model.n_stop_ids; i++) {
-        int64_t id = s->model.stop_ids[i];
-        if (id >= 0 && id < rows.i) continue;
-        return KT_FAIL(err, KT_EMODEL,
-            "eos_token_id in '%s' is %" PRId64 ", and the model's vocabulary has %" PRId64
-            " rows; the settings are of another model",
-            s->model.folder, id, rows.i);
-    }
-    if (ids <= rows.i) return KT_OK;
+    if (!kt_model_constant(&s->model, KT_STR("vocab"), &rows) || ids <= rows.i) return KT_OK;
     return KT_FAIL(err, KT_EMODEL,
         "'%s' has token ids up to %" PRId64 ", and the model's vocabulary has %" PRId64
         " rows; the two files are not of one model",
@@ -198,6 +189,7 @@ static kt_status bind_model(kt_session *s, kt_diag *diag, kt_err *err) {
     KT_TRY(kt_model_open(arena, s->registry, s->pipeline->model_files, s->pipeline->n_model_files,
         folder, &s->model, diag, err));
     s->model_open = true;
+    s->model_path = folder;
     if (diag->n_errors > 0)
         return KT_FAIL(err, KT_EMODEL, "'%s' does not fit the model files", folder);
     copy_templates(s);

@@ -16,6 +16,7 @@ struct kt_session {
     kt_pipeline *pipeline;
     kt_model model;
     bool model_open;
+    const char *model_path; // folder or .gguf file, as it was found
     kt_plan *plan;
     kt_tokenizer *tokenizer;
     kt_gpu *gpu;           // NULL on the CPU
