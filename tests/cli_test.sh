@@ -60,7 +60,7 @@ works 'a version, under the other name' 'kotaro ' $run --version
 works 'check' ': ok' $kotaro check pipelines/full.yaml
 works 'explain names the origin of a line' 'chat_text.yaml:' $kotaro explain pipelines/full.yaml
 works 'plan needs no GPU' 'kt_sample_block_per_row' $kotaro plan pipelines/full.yaml --arch 89 --sms 24 --memory 8G
-works 'plan prints a host step whose outputs a pipeline leaves out' 'score_tokens' $kotaro plan pipelines/score.yaml -p Hello
+works 'plan prints a host step whose outputs a pipeline leaves out' 'score_tokens' $kotaro plan pipelines/score.yaml --model $model
 works 'ops show prints the prototype' 'kt_rms_norm_block_per_row' $kotaro ops show rms_norm
 works 'cache info' 'kernels' $kotaro cache info
 

@@ -72,6 +72,13 @@ static bool apply_settings(kt_session *s, kt_diag *diag) {
     return ok;
 }
 
+// It has a parameter for one, whatever became of the step that reads it.
+static bool names_picture(const kt_session *s) {
+    for (int i = 0; i < s->pipeline->n_params; i++)
+        if (s->pipeline->params[i].param.kind == KT_PARAM_IMAGE) return true;
+    return false;
+}
+
 kt_status kt_session_read(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_arena *arena = &s->model_arena;
     const char *home;
@@ -83,7 +90,7 @@ kt_status kt_session_read(kt_session *s, kt_diag *diag, kt_err *err) {
     bool ok = s->registry && s->pipeline && apply_settings(s, diag);
     if (!ok || diag->n_errors > 0)
         return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
-    if (s->options.with_picture && !kt_session_takes_picture(s))
+    if (s->options.with_picture && !kt_session_takes_picture(s) && !names_picture(s))
         return KT_FAIL(err, KT_EUSAGE,
             "pipeline '%.*s' looks at no picture, and one is given; a question is asked with -p "
             "TEXT",
