@@ -18,9 +18,8 @@ static inline int64_t kt_ggml_weights(int64_t bytes) {
 }
 
 static inline float kt_ggml_half(const kt_cpu_host *host, const uint8_t *at) {
-    uint16_t bits;
+    uint16_t bits = (uint16_t)(at[0] | at[1] << 8);
     float out;
-    memcpy(&bits, at, sizeof bits);
     host->f16_to_f32(&bits, &out, 1);
     return out;
 }
@@ -41,7 +40,7 @@ static inline void kt_ggml_k(
     const kt_cpu_host *host, const uint8_t *block, const uint8_t *high, kt_ggml_block *out) {
     const uint8_t *packed = block + 4, *codes = high ? high + 32 : block + 16;
     float d = kt_ggml_half(host, block), dmin = kt_ggml_half(host, block + 2);
-    for (int j = 0; j < 8; j++) {
+    for (int64_t j = 0; j < 8; j++) {
         int scale = packed[j] & 63, min = packed[j + 4] & 63;
         if (j >= 4) {
             scale = (packed[j + 4] & 15) | packed[j - 4] >> 6 << 4;
@@ -49,7 +48,7 @@ static inline void kt_ggml_k(
         }
         out->scale[2 * j] = out->scale[2 * j + 1] = d * (float)scale;
         out->min[2 * j] = out->min[2 * j + 1] = -(dmin * (float)min);
-        for (int l = 0; l < 32; l++) {
+        for (int64_t l = 0; l < 32; l++) {
             int code = codes[j / 2 * 32 + l] >> (j % 2 * 4) & 15;
             if (high) code |= (high[l] >> j & 1) << 4;
             out->code[32 * j + l] = (int8_t)code;

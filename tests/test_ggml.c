@@ -56,7 +56,7 @@ static void check_type(const char *name, int type, int bytes, int n, const char 
     int weights = (int)kt_ggml_weights(bytes);
     size_t all = (size_t)n * (size_t)weights;
     uint8_t *blocks = make_blocks(type, n, bytes);
-    float *values = malloc(all * sizeof *values);
+    float *values = calloc(all, sizeof *values);
     uint16_t *rounded = malloc(all * sizeof *rounded), *rows = malloc(all * sizeof *rows);
     assert_true(values && rounded && rows);
     for (int b = 0; b < n; b++) {

@@ -82,7 +82,7 @@ static void make_k(const float *v, int bits, uint8_t *block) {
     int scales[8], mins[8], top = (1 << bits) - 1;
     uint8_t *codes = block + (bits == 5 ? 48 : 16);
     for (int j = 0; j < 8; j++) {
-        range_of(v + 32 * j, 32, &low[j], &high[j]);
+        range_of(v + 32 * (ptrdiff_t)j, 32, &low[j], &high[j]);
         low[j] = fmin(low[j], 0);
         most = fmax(most, (high[j] - low[j]) / top);
         least = fmax(least, -low[j]);
@@ -105,7 +105,7 @@ static void make_k(const float *v, int bits, uint8_t *block) {
 static void make_q6_k(const float *v, uint8_t *block) {
     double top[16], most = 0, low, high;
     for (int j = 0; j < 16; j++) {
-        range_of(v + 16 * j, 16, &low, &high);
+        range_of(v + 16 * (ptrdiff_t)j, 16, &low, &high);
         top[j] = fmax(-low, high) / 31;
         most = fmax(most, top[j]);
     }
