@@ -14,7 +14,6 @@ import checkpoint
 import goldens
 import picture
 
-STORAGE = ("bf16", "f16", "f32", "nf4", "nf4_plain")
 QUESTIONS = ("What?", "How many birds, and where are they?", "Name 3 colours.", "?")
 
 
@@ -53,7 +52,7 @@ def draw_size(rng, config):
 def make(out, seed):
     rng = random.Random(seed)
     config = draw_config(rng)
-    storage, shards = rng.choice(STORAGE), rng.choice((1, 1, 2, 3))
+    storage, shards = rng.choice(checkpoint.STORAGE), rng.choice((1, 1, 2, 3))
     bias, prefix = rng.random() < 0.5, rng.choice(("llm.", ""))
     checkpoint.write(out, config, storage, seed, shards, bias, prefix)
     size, question = draw_size(rng, config), rng.choice(QUESTIONS)
