@@ -4,8 +4,10 @@
     geometry.py OUT SEED     writes one checkpoint with its golden to OUT and says what it is
 
 The seed decides everything: layers, heads, groups, widths, vocabulary, queries, patches, the table of
-places, tied or not, biases, storage, shards, the picture's size (1 to 4 views) and the question.
+places, tied or not, biases, storage, shards, the picture's size (1 to 4 views) and the question. Where the real
+model's value would hide a mistake (an epsilon of 1e-6, pixels of mean and deviation 0.5) others are drawn.
 """
+import json
 import random
 import sys
 from pathlib import Path
@@ -26,7 +28,7 @@ def draw_config(rng):
         "hidden_size": 128 * rng.randint(1, 3), "num_hidden_layers": rng.randint(1, 4),
         "intermediate_size": 8 * rng.randint(11, 60), "num_attention_heads": heads, "num_key_value_heads": kv,
         "head_dim": 16 * rng.randint(1, 6), "vocab_size": rng.randint(266, 700),
-        "rope_theta": rng.choice((1e4, 1e5, 1e6)), "rms_norm_eps": rng.choice((1e-5, 1e-6)),
+        "rope_theta": rng.choice((1e4, 1e5, 1e6)), "rms_norm_eps": rng.choice((1e-6, 1e-2)),
         "tie_word_embeddings": rng.random() < 0.4, "query_num": rng.randint(1, 20),
         "image_size": patch * rng.randint(3, 7), "drop_vision_last_layer": rng.random() < 0.2,
         "slice_config": {"max_slice_nums": rng.randint(1, 9), "patch_size": patch}})
@@ -34,7 +36,7 @@ def draw_config(rng):
     config["vision_config"] = {
         "hidden_size": vis_heads * rng.choice((48, 64, 72, 80)), "intermediate_size": 8 * rng.randint(11, 40),
         "num_attention_heads": vis_heads, "num_hidden_layers": rng.randint(2, 4), "image_size": places * patch,
-        "patch_size": patch, "layer_norm_eps": 1e-06}
+        "patch_size": patch, "layer_norm_eps": rng.choice((1e-6, 1e-2))}
     return config
 
 
@@ -55,6 +57,9 @@ def make(out, seed):
     storage, shards = rng.choice(checkpoint.STORAGE), rng.choice((1, 1, 2, 3))
     bias, prefix = rng.random() < 0.5, rng.choice(("llm.", ""))
     checkpoint.write(out, config, storage, seed, shards, bias, prefix)
+    if rng.random() < 0.5:
+        levels = {k: [round(rng.uniform(0.2, 0.6), 3)] * 3 for k in ("norm_mean", "norm_std")}
+        (out / "preprocessor_config.json").write_text(json.dumps(levels))
     size, question = draw_size(rng, config), rng.choice(QUESTIONS)
     goldens.make(out, out, picture.draw(*size, seed), question)
     v = config["vision_config"]

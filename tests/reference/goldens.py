@@ -85,17 +85,24 @@ class Golden:
         (self.folder / "golden.json").write_text(json.dumps(head, indent=1) + "\n")
 
 
-def answer(model, ids, picture, n):
-    """Up to n greedy tokens of the f32 run, ended where the two likeliest are closer than f16 can tell."""
+def likeliest(logits):
+    """(token, could f16 choose another one?) of the last row, of the runs f32 and gpu."""
+    f32, gpu = (np.asarray(logits[m])[-1] for m in ("f32", "gpu"))
+    best = np.sort(f32)[-2:]
+    return int(f32.argmax()), bool(best[1] - best[0] < 4 * np.abs(f32 - gpu).max())
+
+
+def answer(model, ids, picture, n, stop):
+    """Up to n greedy tokens of the f32 run, ended by a stop token, and before one that f16 could choose
+    differently."""
     made = []
-    for _ in range(n):
+    while len(made) < n and not (made and made[-1] in stop):
         last = slice(len(ids) + len(made) - 1, None)
         logits = model.read(("f32", "gpu"), ids + made, lambda *_: None, picture, rows=last)
-        f32, gpu = (to_numpy(logits[m])[0] for m in ("f32", "gpu"))
-        made.append(int(f32.argmax()))
-        best = np.sort(f32)[-2:]
-        if best[1] - best[0] < 4 * np.abs(f32 - gpu).max():
+        token, open_ = likeliest({m: to_numpy(x) for m, x in logits.items()})
+        if open_:
             break
+        made.append(token)
     return made
 
 
@@ -115,7 +122,8 @@ def put_picture(golden, seen, stages, model, rows):
 
 
 def put_text(golden, ids, made, stages, model, rows):
-    """The program prefills all but the last token of the prompt, then takes one token a step."""
+    """The program prefills all but the last token of the prompt, then takes one token a step. made: the answer;
+    empty if only the first step's logits are to be compared."""
     n = len(ids)
     golden.exact("prompt", "prompt.chunk.ids", np.array(ids[:-1], np.int32), batch=0)
     first = slice(0, n - 1)
@@ -124,10 +132,12 @@ def put_text(golden, ids, made, stages, model, rows):
         if f"decoder {i}" in stages:
             golden.close(f"decoder layer {i}", f"prefill[l={i}].x1", stages[f"decoder {i}"], f"prefill[l={i}].p1",
                          rows, 0, first)
-    first = len(stages["logits"]["f32"]) - len(made)
-    for t in range(len(made)):
+    steps = max(1, len(made))
+    first = len(stages["logits"]["f32"]) - steps
+    for t in range(steps):
         golden.close(f"logits {t}", "decode.logits", stages["logits"], batch=t, take=slice(first + t, first + t + 1))
-    golden.exact("answer", "answer.answers", np.array([made], np.int32))
+    if made:
+        golden.exact("answer", "answer.answers", np.array([made], np.int32))
 
 
 def make(folder, model_folder, rgb, question, tokens=3, rows=None, device="cpu", blocks=None, layers=None):
@@ -135,19 +145,22 @@ def make(folder, model_folder, rgb, question, tokens=3, rows=None, device="cpu",
     quarter of it of the pixels) that are kept. blocks, layers: which of these are kept, None: all."""
     model = Model(model_folder, device)
     golden, stages = Golden(folder), Stages()
-    seen = Seen(rgb, model.config)
+    settings = Path(model_folder) / "preprocessor_config.json"
+    seen = Seen(rgb, model.config, json.loads(settings.read_text()) if settings.exists() else None)
     write_png(folder / "picture.png", rgb)
     queries = model.config["query_num"]
     tokenizer = prompt.Tokenizer(Path(model_folder) / "tokenizer.json")
     ids = prompt.write_prompt(tokenizer, question, seen.grid, queries)
     picture = model.look(MODES, seen.pixels, seen.sizes, stages, blocks)
-    made = answer(model, ids, picture, tokens) if tokens > 1 else []
+    stop = [tokenizer.added[t] for t in prompt.STOP]
+    made = answer(model, ids, picture, tokens, stop) if tokens > 1 else []
     model.read(MODES, ids + made[:-1], stages, picture, layers, rows=slice(max(0, len(ids) - SAMPLE), None))
-    if not made:
-        made = [int(stages.of["logits"]["f32"][-1].argmax())]
+    if tokens == 1:
+        token, open_ = likeliest(stages.of["logits"])
+        made = [] if open_ else [token]
     put_picture(golden, seen, stages.of, model, rows)
     put_text(golden, ids, made, stages.of, model, rows)
     golden.write(doc=f"the reference on {NAME}, f32; {len(seen.sizes)} views",
                  model="." if model_folder == folder else None,
-                 image="picture.png", question=question, set=SETTINGS, greedy=True, max_tokens=len(made))
+                 image="picture.png", question=question, set=SETTINGS, greedy=True, max_tokens=max(1, len(made)))
     return golden.table

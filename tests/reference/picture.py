@@ -91,24 +91,25 @@ class Slicer:
         return [first, big], [first] + tiles, grid
 
 
-def patches(view, p):
-    """f32 [patches, 3 * p * p]: (channel, row, column) inside a patch; -1 .. 1."""
-    level = ((np.arange(256, dtype=np.float32) / np.float32(255)) - np.float32(0.5)) / np.float32(0.5)
+def patches(view, p, mean, std):
+    """f32 [patches, 3 * p * p]: (channel, row, column) inside a patch; mean and std of each channel, on 0 .. 1."""
     rows, cols = view.shape[0] // p, view.shape[1] // p
     cells = view.reshape(rows, p, cols, p, 3).transpose(0, 2, 4, 1, 3)
-    return level[cells.reshape(rows * cols, 3 * p * p)]
+    mean, std = (np.array(x, np.float32).reshape(3, 1, 1) for x in (mean, std))
+    return ((cells / np.float32(255) - mean) / std).astype(np.float32).reshape(rows * cols, 3 * p * p)
 
 
 class Seen:
-    """What the model is given of one picture."""
+    """What the model is given of one picture; settings: preprocessor_config.json."""
 
-    def __init__(self, rgb, config):
+    def __init__(self, rgb, config, settings=None):
         patch = config["vision_config"]["patch_size"]
         slices = config.get("slice_config", {})
         slicer = Slicer(slices.get("scale_resolution", config["image_size"]), patch, slices.get("max_slice_nums", 9))
         targets, views, self.grid = slicer.cut(rgb)
         self.targets = np.concatenate([t.reshape(-1, 3) for t in targets])  # u8 [pixels, 3]
-        self.pixels = np.concatenate([patches(v, patch) for v in views])
+        mean, std = ((settings or {}).get(k, [0.5] * 3) for k in ("norm_mean", "norm_std"))
+        self.pixels = np.concatenate([patches(v, patch, mean, std) for v in views])
         self.sizes = [(v.shape[0] // patch, v.shape[1] // patch) for v in views]
 
 

@@ -5,6 +5,7 @@ import re
 MARKUP = ["<unk>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "</image>", "<image_id>",
           "</image_id>", "<slice>", "</slice>"]
 SIZE = 256 + len(MARKUP)
+STOP = ("<|im_end|>", "<|endoftext|>")
 
 
 def byte_names():
