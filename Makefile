@@ -173,7 +173,7 @@ dist: all $B/fabricate nvrtc
 	tools/dist.sh
 
 clean:
-	rm -rf build build-san build-fuzz dist
+	rm -rf build build-san build-fuzz build-cov dist
 
 -include $(OBJECTS:.o=.d) $(FABRICATE:%.c=$B/%.d) $(COMMAND_OBJECTS:.o=.d) $(SHARED_OBJECTS:.o=.d) \
     $(TESTS:%.c=$B/%.d) $(GPU_TESTS:%.c=$B/%.d) $(FUZZ_TESTS:%.c=$B/%.d)

@@ -2,6 +2,7 @@
 """Preprocessing compared with Pillow and with an independent Python of the model's own rules.
 
     preprocess.py pixels [--count N] [--seed N] [--device cpu|cuda]    pictures through the product, byte by byte
+    preprocess.py dump [--count N] [--device cpu|cuda]      a few through `kotaro run --dump` itself
     preprocess.py views [--count N]             grids, sizes, position ids of many sizes
     preprocess.py decode [FOLDER]               decoding of the files in a folder, or of random JPEG and WebP files
     preprocess.py goldens FILE                  writes the goldens of tests/test_pixels.c and tests/gpu_pixels.c
@@ -338,6 +339,39 @@ def compare_pixels(count, seed, device):
     return wrong == 0
 
 
+def compare_dumps(count, seed, device):
+    """The program itself: kotaro run ... --dump, against Pillow. A process for each picture, so few of them."""
+    rng = random.Random(seed)
+    equal = 0
+    program = os.environ.get("KOTARO", "build/kotaro")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = make_folder(scratch)
+        for i in range(count):
+            setting = SETTINGS[i % len(SETTINGS)]
+            path, rgb, mode = save(rng, Path(scratch) / "picture", AWKWARD[i] if i < 16 else random_size(rng))
+            want, pixels = expected(rgb, *setting)
+            out = Path(scratch) / f"dump{i}"
+            names = ("vision.photo", "vision.pixels", "vision.cells")
+            command = [program, "run", "pipelines/full.yaml", str(path), "--model", str(folder), "--device", device,
+                       "--max-tokens", "1", "--dump", str(out), "--set", f"image.longest={setting[0]}",
+                       "--set", f"image.filter={setting[1]}", "--set", f"image.slices={setting[2]}"]
+            for name in names:
+                command += ["--dump-only", name]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if done.returncode != 0:
+                print(f"FAILED: {rgb.size} {setting}: {done.stdout[-300:]}")
+                continue
+            made = [np.load(out / f"{name}.npy") for name in names]
+            # Floats are dumped as f32; the patches are f16, so nothing is lost.
+            got = [sha(made[0]), sha(made[1]), sha(made[2].astype(np.float16))]
+            equal += got == want.split()[-3:]
+            if got != want.split()[-3:]:
+                print(f"DIFFERENT: {rgb.size} {mode} {setting}")
+            path.unlink()
+    print(f"dumps, {device}: {equal} of {count} equal")
+    return equal == count
+
+
 def views_line(size, most):
     grid, overview, big = layout(size, most)
     ids = [positions(*overview)]
@@ -467,13 +501,14 @@ def write_buckets(out):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pixels", "views", "decode", "goldens", "buckets"])
+    parser.add_argument("what", choices=["pixels", "dump", "views", "decode", "goldens", "buckets"])
     parser.add_argument("path", nargs="?")
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     a = parser.parse_args()
     run = {"pixels": lambda: compare_pixels(a.count or 2000, a.seed, a.device),
+           "dump": lambda: compare_dumps(a.count or 20, a.seed, a.device),
            "views": lambda: compare_views(a.count or 50000),
            "decode": lambda: compare_decoding(a.path, a.count or 500, a.seed), "goldens": lambda: write_goldens(a.path) or True,
            "buckets": lambda: write_buckets(a.path) or True}
