@@ -241,6 +241,8 @@ if [ ! -e /dev/nvidiactl ]; then
     fails 'no GPU with --device cuda' 3 '--device cpu' $run pipelines/full.yaml $scene --device cuda
 fi
 fails 'too little memory' 4 'may be used' $run pipelines/full.yaml $scene $cpu --memory-limit 8M
+fails 'too little memory, and what would do' 4 'with --set context=2048 it needs' $kotaro plan pipelines/full.yaml --memory 125M
+fails 'too little memory whatever is set' 4 'no smaller setting is enough' $kotaro plan pipelines/full.yaml --memory 30M
 works 'enough memory' 'Caption: ' $run pipelines/full.yaml $scene $cpu --memory-limit 2G
 
 echo "1..$n"

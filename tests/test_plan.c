@@ -26,6 +26,8 @@ typedef struct fixture {
 
 static const kt_target cpu = {.cuda = false};
 static const kt_target ada = {.cuda = true, .cc = 89, .sm_count = 24};
+static const kt_target one_cpu = {.cuda = false, .slots = 1};
+static const kt_target one_ada = {.cuda = true, .cc = 89, .sm_count = 24, .slots = 1};
 
 static void show(const fixture *f) {
     kt_buf said = {0};
@@ -105,7 +107,9 @@ static int identity(const kt_tensor *t) {
 }
 
 static bool is_act(const shadow *s, int tensor) {
-    return tensor >= 0 && s->plan->tensors[tensor].home == KT_HOME_ACT;
+    if (tensor < 0) return false;
+    kt_home home = s->plan->tensors[tensor].home;
+    return home == KT_HOME_ACT || (home == KT_HOME_UPLOAD && s->plan->target.slots == 1);
 }
 
 static void write_act(shadow *s, int tensor) {
@@ -155,9 +159,17 @@ static void check_apart(const shadow *s, const kt_call *call) {
         }
 }
 
+// What a host step uploads, batches excepted.
+static void write_uploads(shadow *s, const kt_host_call *host) {
+    const kt_tensor *all = s->plan->tensors;
+    for (int i = 0; i < host->step->n_out; i++)
+        if (host->out[i] >= 0 && !all[host->out[i]].each) write_act(s, host->out[i]);
+}
+
 static void run_list(shadow *s, const kt_step_list *list) {
     for (int i = 0; i < list->n_steps; i++) {
         const kt_call *call = list->steps[i].call;
+        if (!call) write_uploads(s, list->steps[i].host);
         if (!call) continue;
         check_apart(s, call);
         for (int k = 0; k < call->op->n_ports; k++)
@@ -177,13 +189,20 @@ static void simulate(const kt_plan *plan) {
         if (plan->stages[i].n_lists > most) most = plan->stages[i].n_lists;
     s.owner = calloc((size_t)s.units, sizeof *s.owner);
     assert_non_null(s.owner);
-    for (int bucket = 0; bucket < most; bucket++)
+    for (int bucket = 0; bucket < most; bucket++) {
+        for (int i = 0; i < plan->n_stages; i++)
+            if (plan->stages[i].ahead) run_list(&s, &plan->stages[i].lists[0]);
         for (int i = 0; i < plan->n_stages; i++) {
             const kt_stage *stage = &plan->stages[i];
+            if (stage->ahead) continue;
             const kt_step_list *list = &stage->lists[bucket < stage->n_lists ? bucket : 0];
             int times = stage->loop || stage->n_each ? 2 : 1;
-            for (int t = 0; t < times; t++) run_list(&s, list);
+            for (int t = 0; t < times; t++) {
+                for (int e = 0; e < stage->n_each; e++) write_act(&s, stage->each[e]);
+                run_list(&s, list);
+            }
         }
+    }
     assert_true(s.n_reads > 1);
     free(s.owner);
 }
@@ -195,6 +214,7 @@ static void check_blocks(const kt_plan *plan) {
         for (int i = 0; i < plan->n_tensors; i++) {
             const kt_tensor *a = &plan->tensors[i];
             if (a->home != homes[h]) continue;
+            if (h && plan->target.slots == 1) continue; // among the activations
             int64_t end = h ? plan->bytes.upload : plan->bytes.state;
             assert_true(a->offset % 256 == 0 || a->offset + a->bytes <= end);
             assert_true(a->offset + a->bytes <= end);
@@ -383,6 +403,24 @@ static void stages_know_when_they_may_run_ahead(void **state) {
     close_plan(&f);
 }
 
+// One picture at a time: what is uploaded lies among the activations, alive from the start where its
+// stage runs ahead.
+static void uploads_share_memory_with_activations(void **state) {
+    (void)state;
+    const kt_target targets[2][2] = {{cpu, one_cpu}, {ada, one_ada}};
+    for (int i = 0; i < 2; i++) {
+        fixture apart, shared;
+        open_plan(&apart, "pipelines/full.yaml", "build/fake/plan/vision", targets[i][0]);
+        open_plan(&shared, "pipelines/full.yaml", "build/fake/plan/vision", targets[i][1]);
+        check_plan(shared.plan);
+        assert_true(apart.plan->bytes.upload > 0);
+        assert_int_equal(shared.plan->bytes.upload, 0);
+        assert_true(kt_plan_target_bytes(shared.plan) <= kt_plan_target_bytes(apart.plan));
+        close_plan(&apart);
+        close_plan(&shared);
+    }
+}
+
 static void buckets_fix_their_dim(void **state) {
     (void)state;
     fixture f;
@@ -490,7 +528,7 @@ static void launches_follow_the_request(void **state) {
     for (int i = 0; i < f.plan->n_dims; i++) values[i] = f.plan->dims[i].max;
     kt_geometry g;
     assert_int_equal(kt_plan_geometry(f.plan, embed, 0, values, &g, &f.err), KT_OK);
-    assert_int_equal(g.grid[0], 1024);
+    assert_int_equal(g.grid[0], 512);
     for (int i = 0; i < f.plan->n_dims; i++)
         if (kt_str_is(f.plan->dims[i].name, "tokens")) values[i] = 37;
     assert_int_equal(kt_plan_geometry(f.plan, embed, 0, values, &g, &f.err), KT_OK);
@@ -606,9 +644,8 @@ static void too_little_memory_says_what_is_needed(void **state) {
     small.memory_bytes = 1 << 20;
     make_plan(&f, small);
     assert_int_equal(f.status, KT_EMEMORY);
-    static const char *const words[] = {
-        "full", "weights", "state", "activations", "context", "image.longest"};
-    for (int i = 0; i < 6; i++) assert_non_null(strstr(f.err.text, words[i]));
+    static const char *const words[] = {"full", "weights", "state", "activations"};
+    for (int i = 0; i < 4; i++) assert_non_null(strstr(f.err.text, words[i]));
     small.memory_bytes = (int64_t)1 << 33;
     make_plan(&f, small);
     assert_int_equal(f.status, KT_OK);
@@ -652,6 +689,7 @@ int main(void) {
         cmocka_unit_test(embedded_model_plans),
         cmocka_unit_test(random_geometries_plan),
         cmocka_unit_test(stages_know_when_they_may_run_ahead),
+        cmocka_unit_test(uploads_share_memory_with_activations),
         cmocka_unit_test(buckets_fix_their_dim),
         cmocka_unit_test(slices_of_state_lie_behind_each_other),
         cmocka_unit_test(the_context_is_the_smaller_of_two),

@@ -48,7 +48,8 @@ static kt_status make_plan(kt_session *session, const kt_args *args, kt_diag *di
         .cc = args->arch ? args->arch : 89,
         .sm_count = args->sms ? args->sms : 24,
         .smem_max = 101376,
-        .memory_bytes = args->run.memory_limit};
+        .memory_bytes = args->run.memory_limit,
+        .slots = 1}; // one picture at a time
     KT_TRY(kt_session_read(session, diag, err));
     KT_TRY(kt_session_bind(session, diag, err));
     return kt_session_plan(session, &target, diag, err);

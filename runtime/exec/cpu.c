@@ -106,6 +106,7 @@ static void *address(const cpu *c, int index, int slot, const kt_layout *layout)
     case KT_HOME_COUNTER:
         return c->state + t->offset;
     case KT_HOME_UPLOAD:
+        if (plan->target.slots == 1) return c->act + t->offset;
         return c->upload[t->stage >= 0 && plan->stages[t->stage].ahead ? slot : 0] + t->offset;
     case KT_HOME_ACT:
         return c->act + t->offset;

@@ -42,6 +42,7 @@ static kt_dptr address(const kt_cuda *c, int index, int slot, const kt_layout *l
     case KT_HOME_COUNTER:
         return c->state.at + offset;
     case KT_HOME_UPLOAD:
+        if (c->base.plan->target.slots == 1) return c->act.at + offset;
         return c->upload.at + offset + (uint64_t)slot_offset(c, t, slot);
     case KT_HOME_ACT:
         return c->act.at + offset;

@@ -2,6 +2,7 @@
 
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
+#include "runtime/exec/fit.h"
 #include "runtime/exec/sweep.h"
 #include "runtime/gpu/memory.h"
 
@@ -274,7 +275,9 @@ static bool check_result(const kt_session *s, kt_diag *diag) {
 kt_status kt_session_plan(kt_session *s, const kt_target *target, kt_diag *diag, kt_err *err) {
     kt_plan_request request = {
         .registry = s->registry, .pipeline = s->pipeline, .model = &s->model, .target = *target};
-    KT_TRY(kt_plan_open(&s->plan_arena, &request, &s->plan, diag, err));
+    kt_status status = kt_plan_open(&s->plan_arena, &request, &s->plan, diag, err);
+    if (status == KT_EMEMORY) kt_fit_notes(s, target, err);
+    if (status != KT_OK) return status;
     if (diag->n_errors > 0 || !check_result(s, diag))
         return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
     if (s->plan->n_stages > KT_MAX_STAGES)
@@ -335,7 +338,8 @@ kt_status kt_session_device_open(kt_session *s, kt_err *err) {
 }
 
 kt_status kt_session_target(kt_session *s, kt_target *out, kt_err *err) {
-    *out = (kt_target){.memory_bytes = s->options.memory_limit};
+    *out = (kt_target){
+        .memory_bytes = s->options.memory_limit, .slots = s->options.several ? KT_SLOTS : 1};
     if (!s->gpu) {
         int64_t machine = kt_os_memory_bytes();
         if (out->memory_bytes == 0 || out->memory_bytes > machine) out->memory_bytes = machine;
@@ -348,6 +352,7 @@ kt_status kt_session_target(kt_session *s, kt_target *out, kt_err *err) {
     out->smem_max = info->shared_optin_bytes;
     int64_t free_bytes = 0, total_bytes = 0;
     KT_TRY(kt_gpu_memory(s->gpu, &free_bytes, &total_bytes, err));
+    s->free_bytes = free_bytes;
     int64_t reserve = (int64_t)(info->kernel_timeout ? RESERVE_TIMEOUT_MB : RESERVE_MB) << 20;
     int64_t room = free_bytes > reserve ? free_bytes - reserve : 1;
     if (out->memory_bytes == 0 || out->memory_bytes > room) out->memory_bytes = room;
@@ -462,6 +467,15 @@ static kt_status refuse_silence(kt_session *s, kt_diag *diag, kt_err *err) {
     return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
 }
 
+// Before anything is allocated.
+static void print_sum(const kt_session *s) {
+    if (kt_log_get_level() < KT_LOG_DEBUG) return;
+    kt_buf out = {0};
+    kt_plan_print_sum(s->plan, &out);
+    kt_log_debug("%s", out.at);
+    kt_buf_deinit(&out);
+}
+
 // At the moment when all is ready.
 static void print_opened(const kt_session *s) {
     const kt_load_stats *l = &s->load;
@@ -494,6 +508,7 @@ static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     s->device_wait_ms = planning - bound;
     KT_TRY(kt_session_plan(s, &target, diag, err));
     s->plan_ms = kt_os_now_ms() - planning;
+    print_sum(s);
     KT_TRY(tokenizer_end(s, err)); // before anything large is taken
     s->tokenizer_wait_ms = kt_os_now_ms() - planning - s->plan_ms;
     KT_TRY(open_dump(s, err));
@@ -574,6 +589,15 @@ void kt_session_print_times(const kt_session *s, kt_buf *out) {
             t.memory_ms, t.graph_ms);
     }
     kt_buf_printf(out, "\n  ");
+    int64_t free_now = 0, total = 0;
+    kt_err err;
+    if (s->gpu && kt_gpu_memory(s->gpu, &free_now, &total, &err) == KT_OK)
+        kt_buf_printf(out,
+            "device memory %.1f MB by the plan, %.1f MB beside (modules, graphs), %.1f MB before "
+            "(context, others), %.1f MB free\n  ",
+            (double)kt_gpu_allocated_bytes(s->gpu) / 1e6,
+            (double)(s->free_bytes - free_now - kt_gpu_allocated_bytes(s->gpu)) / 1e6,
+            (double)(total - s->free_bytes) / 1e6, (double)free_now / 1e6);
     kt_load_stats_print(&s->load, out);
     kt_buf_printf(out, "\n");
     if (s->load.n_rounded > 0)

@@ -37,6 +37,7 @@ struct kt_session {
     kt_os_thread *tokenizer_thread; // NULL: it is not under way
     kt_status tokenizer_status;
     kt_err tokenizer_err;
+    int64_t free_bytes; // of the device, when its context was there
     // All; files and weights; compile and record.
     double open_ms, load_ms, prepare_ms;
     // Of the opening: driver and context, on their thread; files; waiting for that thread;

@@ -19,9 +19,22 @@ typedef struct piece {
     int first, last;
 } piece;
 
+static bool shares_uploads(const kt_planner *p) {
+    return p->target.slots == 1;
+}
+
 static bool is_act_root(const kt_planner *p, size_t i) {
     const kt_life *life = &p->lives.at[i];
-    return p->tensors.at[i].home == KT_HOME_ACT && life->root == (int)i && life->first >= 0;
+    kt_home home = p->tensors.at[i].home;
+    if (home != KT_HOME_ACT && !(home == KT_HOME_UPLOAD && shares_uploads(p))) return false;
+    return life->root == (int)i && life->first >= 0;
+}
+
+// When its memory is first written. Stages that run ahead do so before all others.
+static int first_written(const kt_planner *p, size_t i) {
+    const kt_tensor *t = &p->tensors.at[i];
+    bool ahead = t->home == KT_HOME_UPLOAD && t->stage >= 0 && p->plan->stages[t->stage].ahead;
+    return ahead ? 0 : p->lives.at[i].first;
 }
 
 // An output may take the memory of an input that dies in the same step and has the same size.
@@ -75,7 +88,7 @@ static int64_t place_acts(kt_planner *p) {
         int mine = may_alias(p, i) ? owner[p->lives.at[i].alias] : -1;
         if (mine < 0) {
             mine = (int)count++;
-            pieces[mine] = (piece){(int)i, p->tensors.at[i].bytes, 0, p->lives.at[i].first, 0};
+            pieces[mine] = (piece){(int)i, p->tensors.at[i].bytes, 0, first_written(p, i), 0};
         }
         owner[i] = mine;
         if (p->lives.at[i].last > pieces[mine].last) pieces[mine].last = p->lives.at[i].last;
@@ -154,22 +167,19 @@ static double mib(int64_t bytes) {
     return (double)bytes / (1024.0 * 1024.0);
 }
 
+// The table; which settings would do is for those to say who can plan again.
 static kt_status too_large(const kt_planner *p, const kt_plan_bytes *b, int64_t sum, kt_err *err) {
+    int64_t slots = p->target.slots > 1 ? p->target.slots : 1;
     kt_err_set(err, KT_EMEMORY, "pipeline '%.*s' needs %.1f MiB of memory, %.1f MiB may be used",
         KT_STR_ARG(p->pipeline->name), mib(sum), mib(p->target.memory_bytes));
     kt_err_note(err, "weights      %10.1f MiB", mib(b->weights));
     if (!p->target.cuda) kt_err_note(err, "host weights %10.1f MiB", mib(b->host_weights));
-    kt_err_note(err,
-        "state        %10.1f MiB   (a smaller 'context' or 'max_new' makes it smaller)",
-        mib(b->state));
-    kt_err_note(err, "activations  %10.1f MiB   (a smaller 'image.longest' or 'image.slices' does)",
-        mib(b->act));
-    kt_err_note(err, "uploads      %10.1f MiB", mib(b->upload));
+    kt_err_note(err, "state        %10.1f MiB", mib(b->state));
+    kt_err_note(err, "activations  %10.1f MiB", mib(b->act));
+    if (b->upload > 0) kt_err_note(err, "uploads      %10.1f MiB", mib(b->upload * slots));
     if (b->staging > b->act)
-        kt_err_note(err, "staging      %10.1f MiB   beyond that, while weights are loaded",
+        kt_err_note(err, "staging      %10.1f MiB   beyond the activations, while weights load",
             mib(b->staging - b->act));
-    if (b->weights > p->target.memory_bytes)
-        kt_err_note(err, "the weights alone do not fit: take a smaller model or a 4-bit one");
     return KT_EMEMORY;
 }
 
@@ -180,7 +190,8 @@ int64_t kt_plan_work_bytes(const kt_plan *plan) {
 
 int64_t kt_plan_target_bytes(const kt_plan *plan) {
     const kt_plan_bytes *b = &plan->bytes;
-    int64_t sum = b->weights + b->state + b->upload + kt_plan_work_bytes(plan);
+    int64_t slots = plan->target.slots > 1 ? plan->target.slots : 1;
+    int64_t sum = b->weights + b->state + b->upload * slots + kt_plan_work_bytes(plan);
     return plan->target.cuda ? sum : sum + b->host_weights;
 }
 
@@ -190,7 +201,7 @@ bool kt_plan_place(kt_planner *p, kt_err *err) {
     p->state_bytes = align(p->state_bytes);
     place_counters(p);
     bytes.state = p->state_bytes + p->counter_bytes;
-    bytes.upload = place_uploads(p);
+    bytes.upload = shares_uploads(p) ? 0 : place_uploads(p);
     bytes.act = place_acts(p);
     place_views(p);
     p->plan->bytes = bytes;

@@ -18,6 +18,9 @@ typedef struct kt_target {
     int sm_count;
     int64_t smem_max;     // bytes a block may have (opt-in); planning never exceeds 99 KB
     int64_t memory_bytes; // device memory that may be used; 0: no limit
+    // Pictures that may be under way at once. 1: what host steps upload shares the activations'
+    // memory. More: each has an upload block. 0: as 1, with an upload block.
+    int slots;
 } kt_target;
 
 // A dim of the pipeline whose value a host step decides for each request.
@@ -181,7 +184,8 @@ typedef struct kt_plan_name {
 } kt_plan_name;
 
 typedef struct kt_plan_bytes { // the memory table
-    int64_t weights, host_weights, state, upload, act;
+    int64_t weights, host_weights, state, act;
+    int64_t upload;  // of one picture; 0 where it lies in the activations' block
     int64_t staging; // of one weight on its way; lies in the activations' block
 } kt_plan_bytes;
 
@@ -250,6 +254,11 @@ void kt_plan_cost(
 // `kotaro plan`: launches (at the maxima; runs of equal layers folded unless `all`), memory table,
 // bytes per stage.
 void kt_plan_print(const kt_plan *plan, bool all, kt_buf *out);
+// What modules, graphs and the rest of the driver take besides, beyond its context. Measured on an
+// H200 with MiniCPM-V 2.6: see docs/notes/loading.md.
+enum { KT_PLAN_BESIDE_MB = 100 };
+// One line, without its end: the parts of the sum, and what may be used.
+void kt_plan_print_sum(const kt_plan *plan, kt_buf *out);
 // The memory table alone.
 void kt_plan_print_memory(const kt_plan *plan, kt_buf *out);
 

@@ -304,13 +304,15 @@ static bool is_view(const kt_plan *plan, const kt_tensor *t) {
     return false;
 }
 
-static void print_largest(const kt_plan *plan, kt_home home, kt_buf *out) {
+// Of one home or two.
+static void print_largest(const kt_plan *plan, const int homes[2], kt_buf *out) {
     // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
     const kt_tensor **list = calloc((size_t)plan->n_tensors + 1, sizeof *list);
     if (!list) kt_out_of_memory((size_t)plan->n_tensors);
     size_t n = 0;
     for (int i = 0; i < plan->n_tensors; i++)
-        if (plan->tensors[i].home == home) list[n++] = &plan->tensors[i];
+        if ((int)plan->tensors[i].home == homes[0] || (int)plan->tensors[i].home == homes[1])
+            list[n++] = &plan->tensors[i];
     // NOLINTNEXTLINE(bugprone-sizeof-expression): pointers
     qsort(list, n, sizeof *list, larger);
     int shown = 0;
@@ -329,24 +331,62 @@ static void print_largest(const kt_plan *plan, kt_home home, kt_buf *out) {
     free(list);
 }
 
-void kt_plan_print_memory(const kt_plan *plan, kt_buf *out) {
+void kt_plan_print_sum(const kt_plan *plan, kt_buf *out) {
     const kt_plan_bytes *b = &plan->bytes;
+    int64_t slots = plan->target.slots > 1 ? plan->target.slots : 1;
     const struct {
         const char *name;
         int64_t bytes;
-        int home; // whose largest tensors are listed, -1
-    } rows[] = {{"weights", b->weights, -1}, {"weights in host memory", b->host_weights, -1},
-        {"state", b->state, KT_HOME_STATE}, {"uploads", b->upload, KT_HOME_UPLOAD},
-        {"activations", b->act, KT_HOME_ACT},
-        {"staging while loading, beyond the activations", kt_plan_work_bytes(plan) - b->act, -1}};
+    } rows[] = {{"weights", b->weights}, {"state", b->state}, {"activations", b->act},
+        {"uploads", b->upload * slots}, {"staging beyond", kt_plan_work_bytes(plan) - b->act},
+        {"host weights", plan->target.cuda ? 0 : b->host_weights}};
+    kt_buf_printf(out, "memory: ");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].bytes > 0)
+            kt_buf_printf(
+                out, "%s%s %.1f MB", i ? ", " : "", rows[i].name, (double)rows[i].bytes / 1e6);
+    kt_buf_printf(out, "; %.1f MB in all", (double)kt_plan_target_bytes(plan) / 1e6);
+    if (plan->target.memory_bytes > 0)
+        kt_buf_printf(out, ", %.1f MB may be used", (double)plan->target.memory_bytes / 1e6);
+    if (plan->target.cuda && b->host_weights > 0)
+        kt_buf_printf(out, "; %.1f MB of weights in main memory", (double)b->host_weights / 1e6);
+}
+
+void kt_plan_print_memory(const kt_plan *plan, kt_buf *out) {
+    const kt_plan_bytes *b = &plan->bytes;
+    bool shared = plan->target.slots == 1;
+    int64_t slots = plan->target.slots > 1 ? plan->target.slots : 1;
+    const struct {
+        const char *name;
+        int64_t bytes;
+        int homes[2]; // whose largest tensors are listed, -1
+    } rows[] = {{"weights", b->weights, {-1, -1}},
+        {"weights in host memory", plan->target.cuda ? 0 : b->host_weights, {-1, -1}},
+        {"state", b->state, {KT_HOME_STATE, -1}},
+        {"uploads", b->upload * slots, {shared ? -1 : KT_HOME_UPLOAD, -1}},
+        {shared ? "activations and uploads" : "activations", b->act,
+            {KT_HOME_ACT, shared ? KT_HOME_UPLOAD : -1}},
+        {"staging beyond the activations, while weights load", kt_plan_work_bytes(plan) - b->act,
+            {-1, -1}}};
     kt_buf_printf(out, "memory at these sizes\n");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (rows[i].bytes == 0) continue;
         add_bytes(out, (double)rows[i].bytes);
         kt_buf_printf(out, "  %s\n", rows[i].name);
-        if (rows[i].home >= 0) print_largest(plan, (kt_home)rows[i].home, out);
+        if (rows[i].homes[0] >= 0) print_largest(plan, rows[i].homes, out);
     }
     add_bytes(out, (double)kt_plan_target_bytes(plan));
     kt_buf_printf(out, "  in all%s\n", plan->target.cuda ? " on the device" : "");
+    if (plan->target.cuda) {
+        if (b->host_weights > 0) {
+            add_bytes(out, (double)b->host_weights);
+            kt_buf_printf(out, "  of weights in main memory\n");
+        }
+        kt_buf_printf(out,
+            "             beside the sum: about %d MB for modules and graphs, and "
+            "the driver's context\n",
+            KT_PLAN_BESIDE_MB);
+    }
     kt_buf_printf(out, "\nweights\n");
     print_weights(plan, out);
 }
