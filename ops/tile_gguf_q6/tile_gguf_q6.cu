@@ -23,9 +23,11 @@ extern "C" __global__ void __launch_bounds__(32) kt_tile_gguf_q6_warp_per_tile(u
         uint32_t bits = (uint32_t)(low >> 4 | high >> 4 << 2);
         uint32_t next = kt_shfl_xor(bits, 8); // of columns col + 16, col + 24
         tile[kt_tile_q4_at(row, col)] = (uint8_t)((low & 15) | (high & 15) << 4);
-        *(kt_f16 *)(tile + kt_tile_q6_scale_at(row, col)) = kt_to_f16(s.scale);
+        if (lane % 8 == 0)
+            *(kt_f16 *)(tile + kt_tile_q6_scale_at(row, col)) = kt_to_f16(s.scale);
         if (lane % 16 >= 8) return;
         tile[kt_tile_q6_high_at(row, col)] = (uint8_t)(bits | next << 4);
-        *(kt_f16 *)(tile + kt_tile_q6_min_at(row, col)) = kt_to_f16(s.min);
+        if (lane % 16 == 0)
+            *(kt_f16 *)(tile + kt_tile_q6_min_at(row, col)) = kt_to_f16(s.min);
     });
 }
