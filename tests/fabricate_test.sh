@@ -49,6 +49,18 @@ grep -q '"total_size": 16198350304$' "$tmp/bf16/model.safetensors.index.json"
 result $? 'bf16 has 16,198,350,304 bytes'
 plan_shows bf16 'weights of f16 as tiles_f16'
 
+# GGUF: the sum of the text model's tensors is what llama.cpp logs for the real file, 4458.57 MiB; the rest is the header.
+make_sparse gguf-q4_k_m
+grep -q '^ggml-model-Q4_K_M.gguf: .* 339 tensors$' "$tmp/out" && grep -q '^mmproj-model-f16.gguf: .* 455 tensors$' "$tmp/out"
+result $? 'gguf has 339 and 455 tensors'
+$kotaro plan pipelines/full.yaml --arch 89 --sms 24 --model "$tmp/gguf-q4_k_m" >"$tmp/out" 2>"$tmp/err"
+result $? 'gguf: planned'
+# MB of the text model's matrices: 168 in Q4_K and the embedding, 29 in Q6_K; 4458.57 MiB less 141 vectors of f32.
+stored=$(sed -n 's/.*weights of gguf_q[46]_k .*(\([0-9.]*\) MB stored).*/\1/p' "$tmp/out" | awk '{ sum += $1 } END { print sum }')
+awk -v got="$stored" 'BEGIN { want = 4458.57 * 1.048576 - 1.0
+    exit !(got > want - 1 && got < want + 1) }' || { echo "# $stored MB"; false; }
+result $? 'gguf: 4458.57 MiB of tensors'
+
 # ---- the bytes
 make_small() { # make_small NAME OPTION...
     name=$1
@@ -84,9 +96,17 @@ result $? 'one file or several: the same answer'
 ! cmp -s "$tmp/one.txt" "$tmp/other.txt"
 result $? 'another seed: another answer'
 
+for mix in gguf-q4_k_m gguf-q4_0; do # all weights of this model are small: rows of 128 stay f16 beside Q4_K
+    make_small $mix --model $mix --seed 7
+    answer $mix
+    make_small $mix-3 --model $mix --seed 7 --threads 3
+    cmp -s "$tmp/$mix"/ggml*.gguf "$tmp/$mix-3"/ggml*.gguf
+    result $? "$mix: the bytes do not depend on the number of threads"
+done
+
 # ---- refused
 $fabricate --model f64 --out "$tmp/no" >"$tmp/out" 2>"$tmp/err"
-[ $? = 2 ] && grep -q 'int4, bf16' "$tmp/err"
+[ $? = 2 ] && grep -q 'int4, bf16, gguf-q4_k_m' "$tmp/err"
 result $? 'an unknown model is refused'
 printf '{"hidden_size": 0}\n' >"$tmp/bad.json"
 $fabricate --config "$tmp/bad.json" --out "$tmp/no" >"$tmp/out" 2>"$tmp/err"

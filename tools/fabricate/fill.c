@@ -1,5 +1,7 @@
 #include "tools/fabricate/fill.h"
 
+#include "runtime/base/f16.h"
+
 #include <string.h>
 
 static uint64_t mix(uint64_t x) {
@@ -106,6 +108,9 @@ static uint64_t make_word(const kt_fill *fill, int64_t i) {
         return uniforms(fill, r);
     case KT_FILL_FIXED:
     case KT_FILL_BYTES:
+    case KT_FILL_Q4_0:
+    case KT_FILL_Q4_K:
+    case KT_FILL_Q6_K:
         break;
     }
     return r;
@@ -137,10 +142,69 @@ static void make_fixed(const kt_fill *fill, int64_t at, char *out, size_t n) {
     for (size_t k = 0; k < n; k++) out[k] = from[(at + (int64_t)k) % fill->fixed_bytes];
 }
 
+// ---- blocks of GGML. Source: ggml-common.h in ggml-org/ggml (block_q4_0, block_q4_K, block_q6_K)
+
+enum { MAX_BLOCK = 216 };
+
+static int block_bytes(kt_fill_kind kind) {
+    return kind == KT_FILL_Q4_0 ? 18 : kind == KT_FILL_Q4_K ? 144 : 210;
+}
+
+static void put_half(uint8_t *to, uint16_t half) {
+    to[0] = (uint8_t)half;
+    to[1] = (uint8_t)(half >> 8);
+}
+
+// Codes lean to one side of zero in each of these types: a random sign of the scale, or a minimum
+// that equals the mean, takes that out.
+static void make_block(const kt_fill *fill, int64_t index, uint8_t out[MAX_BLOCK]) {
+    for (int i = 0; i < MAX_BLOCK / 8; i++) {
+        uint64_t word = word_at(fill->key, index * 32 + i);
+        memcpy(out + (size_t)i * 8, &word, 8);
+    }
+    uint64_t r = word_at(fill->key, index * 32 + 31);
+    uint16_t d = fill->levels16[r & 4095];
+    if (fill->kind == KT_FILL_Q4_0) {
+        put_half(out, d ^ (uint16_t)(r >> 48 & 0x8000));
+    } else if (fill->kind == KT_FILL_Q4_K) {
+        put_half(out, d);
+        put_half(out + 2, kt_f32_to_f16(7.5F * kt_f16_to_f32(d)));
+        for (int i = 0; i < 4; i++) { // sub-blocks i and i + 4: scales of 32 to 63, equal minima
+            uint8_t low = out[4 + i] | 32, high = out[12 + i] | 32;
+            out[4 + i] = out[8 + i] = (uint8_t)((low & 63) | (high & 48) << 2);
+            out[12 + i] = (uint8_t)((high & 15) * 17);
+        }
+    } else {
+        for (int i = 192; i < 208; i++) { // scales of 32 to 63 with a sign
+            uint8_t size = (uint8_t)(32 | (out[i] & 31));
+            out[i] = out[i] & 128 ? (uint8_t)-size : size;
+        }
+        put_half(out + 208, d);
+    }
+}
+
+static void make_blocks(const kt_fill *fill, int64_t at, uint8_t *out, size_t n) {
+    int64_t size = block_bytes(fill->kind);
+    while (n > 0) {
+        uint8_t block[MAX_BLOCK];
+        size_t skip = (size_t)(at % size), part = (size_t)size - skip;
+        if (part > n) part = n;
+        make_block(fill, at / size, block);
+        memcpy(out, block + skip, part);
+        at += (int64_t)part;
+        out += part;
+        n -= part;
+    }
+}
+
 void kt_fill_at(const kt_fill *fill, int64_t at, void *out, size_t n) {
     char *to = out;
     if (fill->kind == KT_FILL_FIXED) {
         make_fixed(fill, at, to, n);
+        return;
+    }
+    if (fill->kind >= KT_FILL_Q4_0) {
+        make_blocks(fill, at, out, n);
         return;
     }
     int64_t word = at / 8;

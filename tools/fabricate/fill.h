@@ -19,7 +19,10 @@ typedef enum kt_fill_kind {
     KT_FILL_NORMAL32, // f32 out of a table of levels
     KT_FILL_BYTES,    // any byte equally often
     KT_FILL_NF4,      // pairs of codes; weights that mean 0
-    KT_FILL_UNIFORM   // f32 from low to high
+    KT_FILL_UNIFORM,  // f32 from low to high
+    KT_FILL_Q4_0,     // blocks of GGML with a random scale each, out of a table of f16 levels
+    KT_FILL_Q4_K,
+    KT_FILL_Q6_K
 } kt_fill_kind;
 
 typedef struct kt_fill {

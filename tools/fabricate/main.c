@@ -3,6 +3,7 @@
 // itself is not at hand. Not part of the program that is shipped.
 #include "runtime/base/file.h"
 #include "tools/command.h"
+#include "tools/fabricate/gguf.h"
 #include "tools/fabricate/shard.h"
 #include "tools/fabricate/words.h"
 
@@ -10,7 +11,8 @@
 #include <stdio.h>
 
 typedef struct settings {
-    bool int4, sparse, measure;
+    bool int4, gguf, sparse, measure;
+    kt_gguf_mix mix; // of gguf
     const char *out, *config, *tokenizer;
     int64_t seed, threads, shard_bytes;
 } settings;
@@ -20,9 +22,12 @@ static settings set = {.int4 = true, .shard_bytes = 5000000000};
 static const char *take_model(kt_args *args, const char *value) {
     (void)args;
     kt_str name = kt_str_from(value);
-    if (!kt_str_is(name, "int4") && !kt_str_is(name, "bf16")) return "one of int4, bf16";
     set.int4 = kt_str_is(name, "int4");
-    return NULL;
+    set.gguf = kt_str_starts(name, KT_STR("gguf-"));
+    set.mix = kt_str_is(name, "gguf-q4_0") ? KT_GGUF_Q4_0 : KT_GGUF_Q4_K_M;
+    bool known = kt_str_is(name, "bf16") || kt_str_is(name, "gguf-q4_0") ||
+                 kt_str_is(name, "gguf-q4_k_m") || set.int4;
+    return known ? NULL : "one of int4, bf16, gguf-q4_k_m, gguf-q4_0";
 }
 
 static const char *take_out(kt_args *args, const char *value) {
@@ -74,7 +79,8 @@ static const char *take_measure(kt_args *args, const char *value) {
 }
 
 static const kt_flag flags[] = {
-    {"--model", "int4|bf16", "which of the two downloads (int4)", take_model},
+    {"--model", "NAME", "which download: int4 (without this), bf16, gguf-q4_k_m, gguf-q4_0",
+        take_model},
     {"--out", "DIR", "the folder to make", take_out},
     {"--seed", "N", "what the numbers are drawn from (0)", take_seed},
     {"--sparse", NULL, "headers, settings and small tensors only; the rest are holes", take_sparse},
@@ -93,6 +99,13 @@ static kt_status put(kt_arena *arena, const char *name, kt_buf *text, kt_err *er
     return status;
 }
 
+static kt_status make_tokenizer(
+    kt_arena *arena, const kt_geometry *geometry, kt_buf *text, kt_err *err) {
+    if (set.tokenizer) return kt_words_compose(arena, set.tokenizer, text, err);
+    kt_words_invent(geometry->vocab, text);
+    return KT_OK;
+}
+
 static kt_status put_settings(
     kt_arena *arena, const kt_geometry *geometry, kt_buf *text, kt_err *err) {
     kt_geometry_print(geometry, set.int4, text);
@@ -101,35 +114,37 @@ static kt_status put_settings(
     KT_TRY(put(arena, "generation_config.json", text, err));
     kt_words_preprocessor(geometry, text);
     KT_TRY(put(arena, "preprocessor_config.json", text, err));
-    if (set.tokenizer)
-        KT_TRY(kt_words_compose(arena, set.tokenizer, text, err));
-    else
-        kt_words_invent(geometry->vocab, text);
+    KT_TRY(make_tokenizer(arena, geometry, text, err));
     return put(arena, "tokenizer.json", text, err);
 }
 
-static kt_status put_shards(kt_arena *arena, kt_tensors *tensors, kt_buf *text, kt_err *err) {
-    kt_shard *shards;
+static kt_status put_shards(kt_shard *shards, int n, kt_err *err) {
     kt_writing how = {.folder = set.out, .sparse = set.sparse, .measure = set.measure};
+    kt_status status = KT_OK;
     double begin = kt_os_now_ms();
-    int n = kt_shard_split(arena, tensors, set.shard_bytes, &shards, text);
-    kt_status status = text->n > 0 ? put(arena, "model.safetensors.index.json", text, err) : KT_OK;
-    int64_t bytes = 0;
+    int64_t bytes = 0, n_tensors = 0;
     how.pool = kt_pool_open((int)set.threads);
     for (int i = 0; i < n && status == KT_OK; i++) {
         status = kt_shard_write(&shards[i], &how, err);
         int64_t size = (int64_t)shards[i].header.n + shards[i].data_bytes;
         bytes += size;
+        n_tensors += shards[i].n;
         printf("%s: %" PRId64 " bytes, %" PRId64 " tensors\n", shards[i].name, size, shards[i].n);
     }
     double seconds = (kt_os_now_ms() - begin) / 1e3;
     if (status == KT_OK)
-        printf("%s %zu tensors, %" PRId64 " bytes in %.2f s with %d threads: %.2f GB/s\n",
-            set.measure ? "made" : "wrote", tensors->n, bytes, seconds, kt_pool_threads(how.pool),
+        printf("%s %" PRId64 " tensors, %" PRId64 " bytes in %.2f s with %d threads: %.2f GB/s\n",
+            set.measure ? "made" : "wrote", n_tensors, bytes, seconds, kt_pool_threads(how.pool),
             (double)bytes / seconds / 1e9);
     kt_pool_close(how.pool);
     for (int i = 0; i < n; i++) kt_buf_deinit(&shards[i].header);
     return status;
+}
+
+static kt_status put_gguf(kt_arena *arena, const kt_gguf_source *source, kt_err *err) {
+    kt_shard files[2];
+    KT_TRY(kt_gguf_files(arena, source, files, err));
+    return put_shards(files, 2, err);
 }
 
 static kt_status fabricate(kt_arena *arena, kt_buf *text, kt_err *err) {
@@ -138,14 +153,24 @@ static kt_status fabricate(kt_arena *arena, kt_buf *text, kt_err *err) {
     kt_tensors tensors = kt_model_tensors(arena, &geometry, set.int4, (uint64_t)set.seed);
     if (!set.measure && !kt_os_mkdirs(set.out))
         return KT_FAIL(err, KT_EFILE, "cannot make the folder '%s'", set.out);
+    if (set.gguf) {
+        kt_gguf_source source = {.geometry = &geometry, .tensors = tensors, .mix = set.mix};
+        source.seed = (uint64_t)set.seed;
+        KT_TRY(make_tokenizer(arena, &geometry, text, err));
+        source.tokenizer = (kt_str){text->at, text->n};
+        return put_gguf(arena, &source, err);
+    }
     KT_TRY(put_settings(arena, &geometry, text, err));
-    return put_shards(arena, &tensors, text, err);
+    kt_shard *shards;
+    int n = kt_shard_split(arena, &tensors, set.shard_bytes, &shards, text);
+    kt_status status = text->n > 0 ? put(arena, "model.safetensors.index.json", text, err) : KT_OK;
+    return status == KT_OK ? put_shards(shards, n, err) : status;
 }
 
 int main(int argc, char **argv) {
     static kt_args args;
     if (!kt_args_read(&args, argc, argv, flags, sizeof flags / sizeof *flags,
-            "fabricate --model int4|bf16 --out DIR [options]"))
+            "fabricate --model NAME --out DIR [options]"))
         return args.code;
     if (args.n_positional > 0 || (!set.out && !set.measure))
         return kt_usage("fabricate takes --out DIR and no other names");

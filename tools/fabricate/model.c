@@ -89,6 +89,8 @@ static void add_normal(
     kt_tensor *t = add(m, name, "BF16", rank, shape);
     t->fill.kind = KT_FILL_NORMAL16;
     t->fill.levels16 = levels_of(m, mean, std);
+    t->mean = mean;
+    t->std = std;
 }
 
 static kt_str join(maker *m, kt_str stem, const char *rest) {

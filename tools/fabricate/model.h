@@ -26,8 +26,9 @@ typedef struct kt_tensor {
     int64_t shape[4];
     int64_t bytes;
     kt_fill fill;
-    int file;   // which shard
-    int64_t at; // offset in the data of its file
+    double mean, std; // of its numbers, where they are a normal distribution
+    int file;         // which shard
+    int64_t at;       // offset in the data of its file
 } kt_tensor;
 
 typedef KT_VEC(kt_tensor) kt_tensors;

@@ -109,7 +109,7 @@ typedef struct job {
     kt_err err; // the first one
 } job;
 
-// Fills out with bytes from .. to of the data. Tensors follow each other without holes.
+// Fills out with bytes from .. to of the data.
 static void make_bytes(const kt_shard *shard, int64_t from, int64_t to, char *out) {
     int64_t low = 0, high = shard->n; // the last tensor that begins at or before `from`
     while (high - low > 1) {
@@ -119,7 +119,13 @@ static void make_bytes(const kt_shard *shard, int64_t from, int64_t to, char *ou
         else
             high = middle;
     }
-    for (const kt_tensor *t = &shard->tensors[low]; from < to; t++) {
+    const kt_tensor *last = &shard->tensors[shard->n];
+    memset(out, 0, (size_t)(to - from));
+    for (const kt_tensor *t = &shard->tensors[low]; t < last && t->at < to; t++) {
+        if (t->at > from) {
+            out += t->at - from;
+            from = t->at;
+        }
         int64_t end = t->at + t->bytes < to ? t->at + t->bytes : to;
         if (end <= from) continue;
         kt_fill_at(&t->fill, from - t->at, out, (size_t)(end - from));

@@ -15,7 +15,7 @@ typedef struct kt_shard {
     char name[64];
     kt_buf header;      // all before the data
     int64_t data_bytes; // behind the header
-    kt_tensor *tensors; // in file order
+    kt_tensor *tensors; // in file order; bytes between them are zero
     int64_t n;
 } kt_shard;
 
