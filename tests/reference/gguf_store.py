@@ -103,8 +103,8 @@ class GgufStore:
     def state(self, name):
         return None
 
-    def get(self, name):
-        """(f32 numbers, None)"""
+    def plain(self, name):
+        """f32, dequantised."""
         own = self.name_of(name)
         shape, kind, offset = self.tensors[own]
         size, numbers, read = TYPES[kind]
@@ -114,4 +114,4 @@ class GgufStore:
         if self.arch == "llama" and (".attn_q." in own or ".attn_k." in own):
             hd = self.keys["llama.embedding_length"] // self.keys["llama.attention.head_count"]
             x = x.reshape(-1, hd // 2, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
-        return torch.from_numpy(np.ascontiguousarray(x)), None
+        return torch.from_numpy(np.ascontiguousarray(x))
