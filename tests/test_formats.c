@@ -59,8 +59,8 @@ static void write_model(const char *path) {
     gguf_key_u32(&f, "qwen2.attention.head_count", HEADS);
     gguf_key_u32(&f, "qwen2.context_length", 2048);
     gguf_key_f32(&f, "qwen2.attention.layer_norm_rms_epsilon", 1e-6F);
-    add_tensor(&f, "token_embd.weight", 12, VOCAB, D, VOCAB * D / 256 * 144);
-    for (int i = 0; i < 3; i++) add_tensor(&f, norms[i], GGUF_F32, 0, D, D * 4);
+    add_tensor(&f, "token_embd.weight", 12, VOCAB, D, (int64_t)VOCAB * D / 256 * 144);
+    for (int i = 0; i < 3; i++) add_tensor(&f, norms[i], GGUF_F32, 0, D, (int64_t)D * 4);
     for (int i = 0; i < N_ROWS; i++)
         add_tensor(&f, rows[i].stored, rows[i].type, rows[i].n, rows[i].k,
             rows[i].n * rows[i].k / rows[i].block * rows[i].bytes);
