@@ -5,6 +5,8 @@
 #define PART2    "model-00002-of-00003.safetensors"
 #define PART3    "model-00003-of-00003.safetensors"
 #define INDEX    "model.safetensors.index.json"
+#define TEXT     "ggml-model-Q4_0.gguf"
+#define MMPROJ   "mmproj-model-f16.gguf"
 #define CONFIG   "config.json"
 #define WORDS    "tokenizer.json"
 #define PICTURES "preprocessor_config.json"
@@ -191,6 +193,27 @@ const damage_row damage_rows[] = {
     {"pictures_mean_differs", "a mean for each colour", "int4", {{.verb = DAMAGE_TEXT, PICTURES, "\"norm_mean\": [0.5, 0.5, 0.5]", "\"norm_mean\": [0.48, 0.46, 0.41]"}}},
     {"pictures_std_zero", "a standard deviation of 0", "int4", {{.verb = DAMAGE_TEXT, PICTURES, "\"norm_std\": [0.5, 0.5, 0.5]", "\"norm_std\": [0, 0, 0]"}}},
     {"pictures_mean_text", "a mean as text", "int4", {{.verb = DAMAGE_TEXT, PICTURES, "\"norm_mean\": [0.5, 0.5, 0.5]", "\"norm_mean\": \"0.5\""}}},
+    // ---- GGUF (tests/test_gguf.c has more of its header)
+    {"gguf_magic", "GGUF: another magic", "gguf", {{.verb = DAMAGE_BYTES, TEXT, .b = "47474d4c", .n = 0}}},
+    {"gguf_version", "GGUF: version 9", "gguf", {{.verb = DAMAGE_BYTES, TEXT, .b = "09000000", .n = 4}}},
+    {"gguf_big_endian", "GGUF: big-endian", "gguf", {{.verb = DAMAGE_BYTES, TEXT, .b = "00000003", .n = 4}}},
+    {"gguf_tensors", "GGUF: 2^60 tensors", "gguf", {{.verb = DAMAGE_BYTES, TEXT, .b = "0000000000000010", .n = 8}}},
+    {"gguf_keys", "GGUF: 2^60 keys", "gguf", {{.verb = DAMAGE_BYTES, TEXT, .b = "0000000000000010", .n = 16}}},
+    {"gguf_key_length", "GGUF: a key of 2^62 bytes", "gguf", {{.verb = DAMAGE_BYTES, TEXT, .b = "0000000000000040", .n = 24}}},
+    {"gguf_empty", "GGUF: empty file", "gguf", {{.verb = DAMAGE_CUT, TEXT, .n = 0}}},
+    {"gguf_in_header", "GGUF: download stopped inside the header", "gguf", {{.verb = DAMAGE_CUT, TEXT, .n = 2000}}},
+    {"gguf_half", "GGUF: download stopped in the data", "gguf", {{.verb = DAMAGE_CUT, TEXT, .n = -100000}}},
+    {"gguf_no_mmproj", "GGUF: no mmproj beside the text model", "gguf", {{.verb = DAMAGE_REMOVE, MMPROJ}}},
+    {"gguf_two_mmproj", "GGUF: two mmproj files", "gguf", {{.verb = DAMAGE_OTHER, "mmproj-2.gguf", "gguf/mmproj-model-f16.gguf"}}},
+    {"gguf_two_texts", "GGUF: two text models", "gguf", {{.verb = DAMAGE_OTHER, "other.gguf", "gguf/ggml-model-Q4_0.gguf"}}},
+    {"gguf_swapped", "GGUF: the mmproj in the place of the text model", "gguf", {{.verb = DAMAGE_OTHER, TEXT, "gguf/mmproj-model-f16.gguf"}}},
+    {"gguf_renamed", "GGUF: a tensor under another name", "gguf", {{.verb = DAMAGE_TEXT, TEXT, "output_norm.weight", "output_narm.weight"}}},
+    {"gguf_vision_renamed", "GGUF: a tensor of the vision tower under another name", "gguf", {{.verb = DAMAGE_TEXT, MMPROJ, "v.post_ln.bias", "v.post_lm.bias"}}},
+    {"gguf_no_tokens", "GGUF: no tokenizer", "gguf", {{.verb = DAMAGE_TEXT, TEXT, "tokenizer.ggml.tokens", "tokenizer.ggml.tokans"}}},
+    {"gguf_words_kind", "GGUF: a tokenizer of another kind", "gguf", {{.verb = DAMAGE_TEXT, TEXT, "gpt2", "t5xl"}}},
+    {"gguf_no_heads", "GGUF: no head count", "gguf", {{.verb = DAMAGE_TEXT, TEXT, "qwen2.block_count", "qwen2.black_count"}}},
+    {"gguf_no_version", "GGUF: an mmproj that does not say its version", "gguf", {{.verb = DAMAGE_TEXT, MMPROJ, "clip.minicpmv_version", "clip.minicpmv_varsion"}}},
+    // ---- more settings
     {"stops_cut", "generation_config.json is cut", "int4", {{.verb = DAMAGE_CUT, STOPS, .n = 60}}},
     {"stops_text", "eos_token_id as text", "int4", {{.verb = DAMAGE_TEXT, STOPS, "\"eos_token_id\": 579", "\"eos_token_id\": \"end\""}}},
     {"stops_beyond", "eos_token_id beyond the vocabulary", "int4", {{.verb = DAMAGE_TEXT, STOPS, "\"eos_token_id\": 579", "\"eos_token_id\": 151645"}}},

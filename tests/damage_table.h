@@ -19,6 +19,7 @@ typedef enum damage_verb {
     DAMAGE_LINK,   // a link to a takes its place
     DAMAGE_MOVE,   // the range of tensor a begins n later and ends m later
     DAMAGE_PATCH,  // bytes b (hex) at byte n of tensor a
+    DAMAGE_BYTES,  // bytes b (hex) at byte n of the file
     DAMAGE_RETEXT, // inside tensor a, "old|new" of one length
     DAMAGE_NEST,   // a becomes n lists within each other, in a header or a text
     DAMAGE_OTHER   // the file a of another base takes its place
@@ -33,7 +34,7 @@ typedef struct damage_edit {
 typedef struct damage_row {
     const char *name; // of the golden
     const char *what; // in words, for docs/notes/damage.md
-    const char *base; // int4, bf16, or parts: bf16 in two files with an index
+    const char *base; // int4, bf16, gguf, or parts: bf16 in three files with an index
     damage_edit edits[DAMAGE_EDITS];
 } damage_row;
 

@@ -30,7 +30,7 @@ done
 sparse=$(mktemp -d)
 trap 'rm -rf "$sparse"' EXIT
 models='--model models/kotaro-tiny'
-for model in int4 bf16; do
+for model in int4 bf16 gguf-q4_k_m; do
     build/fabricate --model $model --sparse --out "$sparse/$model" >/dev/null
     models="$models --model $sparse/$model"
 done
