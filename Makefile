@@ -5,6 +5,7 @@
 #   make test       all tests that need no GPU       make test-gpu   those that need one
 #   make smollm2    fetches a small text model (98 MB) and asks it five questions
 #   make eval-tiny  asks the shipped model about N (40) fresh pictures a set; fails below a floor
+#   make bench-load MODEL=DIR [RUNS=5]   process start to ready, in parts, against this machine's ceilings
 #   make test-san   make test under the address and undefined-behaviour sanitizers
 #   make fuzz       every fuzz target for FUZZ_SECONDS (20) each, by clang's libFuzzer
 #   make lint       format, tidy, headers, layers, Windows, pipelines       make fmt   formats
@@ -64,7 +65,7 @@ NOT_WITH_SAN := $(if $(SAN),$B/tests/test_kernels)
 
 # ---- the program
 
-.PHONY: all lib tests run test test-gpu test-san eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
+.PHONY: all lib tests run test test-gpu test-san bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
 all: $B/kotaro-run
 lib: $B/libkotaro.a
 tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
@@ -78,6 +79,10 @@ $B/kotaro: $(COMMAND_OBJECTS) $B/libkotaro.a
 
 # Checkpoints of the real model's size and form, for tests and measurements; not shipped.
 $B/fabricate: $(FABRICATE:%.c=$B/%.o) $B/libkotaro.a
+	@echo "  link $@"
+	$Q$(CC) $(SANITIZE) -o $@ $^ $(LIBS) $(SYSTEM)
+
+$B/bench_load: $B/tools/bench/load.o $B/libkotaro.a
 	@echo "  link $@"
 	$Q$(CC) $(SANITIZE) -o $@ $^ $(LIBS) $(SYSTEM)
 
@@ -146,6 +151,9 @@ test-san:
 
 smollm2: all
 	@BUILD=$B tools/smollm2.sh
+
+bench-load: all $B/bench_load
+	@BUILD=$B tools/bench_load.sh "$(MODEL)" $(or $(RUNS),5)
 
 eval-tiny: all
 	tools/eval_tiny.sh $(N)

@@ -197,6 +197,7 @@ static kt_status send_chunk(loading *l, int number, kt_err *err) {
     kt_load_piece piece = {
         image->place, image->area, number % l->room.n_slots, chunk->from, chunk->to - chunk->from};
     KT_TRY(l->backend->table->load_send(l->backend, &piece, err));
+    l->stats->upload_bytes += piece.bytes;
     l->n_sent = number + 1;
     return free_slots(l, false, err);
 }

@@ -9,7 +9,8 @@
 #include "runtime/exec/backend.h"
 
 typedef struct kt_load_stats {
-    int64_t bytes;     // read from files
+    int64_t bytes; // read from files
+    int64_t upload_bytes;
     int64_t n_rounded; // numbers of bf16 and f32 tensors that f16 holds only as 0 or denormal
     // Tensors that lose by it: all their numbers are so small that what f16 rounds off a denormal
     // (2^-25) is more than what it rounds off the largest one.

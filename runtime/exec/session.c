@@ -4,6 +4,7 @@
 #include "runtime/base/log.h"
 #include "runtime/exec/fit.h"
 #include "runtime/exec/sweep.h"
+#include "runtime/exec/times.h"
 #include "runtime/gpu/memory.h"
 
 #include <inttypes.h>
@@ -467,30 +468,6 @@ static kt_status refuse_silence(kt_session *s, kt_diag *diag, kt_err *err) {
     return KT_FAIL(err, KT_EYAML, "'%s' has mistakes", s->options.pipeline);
 }
 
-// Before anything is allocated.
-static void print_sum(const kt_session *s) {
-    if (kt_log_get_level() < KT_LOG_DEBUG) return;
-    kt_buf out = {0};
-    kt_plan_print_sum(s->plan, &out);
-    kt_log_debug("%s", out.at);
-    kt_buf_deinit(&out);
-}
-
-// At the moment when all is ready.
-static void print_opened(const kt_session *s) {
-    const kt_load_stats *l = &s->load;
-    if (l->n_faint > 0)
-        kt_log_warn("%d %s such small numbers that f16 cannot hold them as exactly as the file "
-                    "does: '%.*s' has none above %g",
-            l->n_faint, l->n_faint == 1 ? "tensor has" : "tensors have", KT_STR_ARG(l->faint->name),
-            l->faint_largest);
-    if (kt_log_get_level() < KT_LOG_DEBUG) return;
-    kt_buf out = {0};
-    kt_session_print_times(s, &out);
-    fputs(out.at, stderr);
-    kt_buf_deinit(&out);
-}
-
 static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     kt_target target;
     double start = kt_os_now_ms();
@@ -508,14 +485,14 @@ static kt_status open_all(kt_session *s, kt_diag *diag, kt_err *err) {
     s->device_wait_ms = planning - bound;
     KT_TRY(kt_session_plan(s, &target, diag, err));
     s->plan_ms = kt_os_now_ms() - planning;
-    print_sum(s);
+    kt_times_planned(s);
     KT_TRY(tokenizer_end(s, err)); // before anything large is taken
     s->tokenizer_wait_ms = kt_os_now_ms() - planning - s->plan_ms;
     KT_TRY(open_dump(s, err));
     s->prepare_ms = kt_os_now_ms() - planning;
     KT_TRY(kt_session_start(s, err));
     s->open_ms = kt_os_now_ms() - start;
-    print_opened(s);
+    kt_times_opened(s);
     return KT_OK;
 }
 
@@ -570,39 +547,6 @@ kt_str kt_session_item_title(const kt_session *s, int item) {
 
 const char *kt_session_device(const kt_session *s) {
     return s->device_name;
-}
-
-void kt_session_print_times(const kt_session *s, kt_buf *out) {
-    kt_buf_printf(out, "opened in %.0f ms on %s\n", s->open_ms, s->device_name);
-    kt_buf_printf(out, "  files and settings %.0f ms", s->files_ms);
-    if (s->gpu)
-        kt_buf_printf(out, ", beside driver %.0f ms and context %.0f ms, waited for them %.0f ms",
-            s->gpu->init_ms, s->gpu->context_ms, s->device_wait_ms);
-    kt_buf_printf(out, "\n  plan %.0f ms, waited for the tokenizer %.0f ms", s->plan_ms,
-        s->tokenizer_wait_ms);
-    if (s->gpu) {
-        kt_cuda_times t = kt_cuda_backend_times(s->backend);
-        kt_buf_printf(out,
-            ", kernels %.0f ms (%d: %d compiled, %d cached, %d packed), loading them %.0f ms, "
-            "memory %.0f ms, graphs %.0f ms",
-            t.compile_ms, t.n_builds, t.n_compiled, t.n_cached, t.n_packed, t.load_modules_ms,
-            t.memory_ms, t.graph_ms);
-    }
-    kt_buf_printf(out, "\n  ");
-    int64_t free_now = 0, total = 0;
-    kt_err err;
-    if (s->gpu && kt_gpu_memory(s->gpu, &free_now, &total, &err) == KT_OK)
-        kt_buf_printf(out,
-            "device memory %.1f MB by the plan, %.1f MB beside (modules, graphs), %.1f MB before "
-            "(context, others), %.1f MB free\n  ",
-            (double)kt_gpu_allocated_bytes(s->gpu) / 1e6,
-            (double)(s->free_bytes - free_now - kt_gpu_allocated_bytes(s->gpu)) / 1e6,
-            (double)(total - s->free_bytes) / 1e6, (double)free_now / 1e6);
-    kt_load_stats_print(&s->load, out);
-    kt_buf_printf(out, "\n");
-    if (s->load.n_rounded > 0)
-        kt_buf_printf(out, "  %" PRId64 " weights are below f16's normal range and lost digits\n",
-            s->load.n_rounded);
 }
 
 void kt_session_print_profile(const kt_session *s, kt_buf *out) {
