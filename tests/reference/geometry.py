@@ -4,8 +4,9 @@
     geometry.py OUT SEED     writes one checkpoint with its golden to OUT and says what it is
 
 The seed decides everything: layers, heads, groups, widths, vocabulary, queries, patches, the table of
-places, tied or not, biases, storage, shards, the picture's size (1 to 4 views) and the question. Where the real
-model's value would hide a mistake (an epsilon of 1e-6, pixels of mean and deviation 0.5) others are drawn.
+places, tied or not, biases, storage, shards, the picture's size (1 to 4 views), the question and how many
+tokens are prefilled at a time. Where the real model's value would hide a mistake (an epsilon of 1e-6, pixels
+of mean and deviation 0.5) others are drawn.
 """
 import json
 import random
@@ -61,13 +62,15 @@ def make(out, seed):
         levels = {k: [round(rng.uniform(0.2, 0.6), 3)] * 3 for k in ("norm_mean", "norm_std")}
         (out / "preprocessor_config.json").write_text(json.dumps(levels))
     size, question = draw_size(rng, config), rng.choice(QUESTIONS)
-    goldens.make(out, out, picture.draw(*size, seed), question)
+    chunk = rng.choice((16, 23, 48, 512))
+    goldens.make(out, out, picture.draw(*size, seed), question, chunk=chunk)
     v = config["vision_config"]
     print(f"seed {seed}: {storage}, {shards} files, {config['num_hidden_layers']} layers of {config['hidden_size']}, "
           f"{config['num_attention_heads']}/{config['num_key_value_heads']} heads of {config['head_dim']}, "
           f"{'with' if bias else 'no'} biases, {'tied' if config['tie_word_embeddings'] else 'own'} head of "
           f"{config['vocab_size']}; tower {v['num_hidden_layers']} x {v['hidden_size']}, patch {v['patch_size']}, "
-          f"side {config['image_size']}, {config['query_num']} queries; picture {size[0]}x{size[1]}")
+          f"side {config['image_size']}, {config['query_num']} queries; picture {size[0]}x{size[1]}, "
+          f"chunks of {chunk}")
 
 
 if __name__ == "__main__":

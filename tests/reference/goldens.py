@@ -121,17 +121,19 @@ def put_picture(golden, seen, stages, model, rows):
     golden.close("resampler", "vision.rows", stages["resampled"])
 
 
-def put_text(golden, ids, made, stages, model, rows):
-    """The program prefills all but the last token of the prompt, then takes one token a step. made: the answer;
-    empty if only the first step's logits are to be compared."""
-    n = len(ids)
-    golden.exact("prompt", "prompt.chunk.ids", np.array(ids[:-1], np.int32), batch=0)
-    first = slice(0, n - 1)
-    golden.close("embedding", "prefill.x0", stages["embedded"], "prefill.p0", rows, 0, first)
-    for i in range(model.text.layers):
-        if f"decoder {i}" in stages:
-            golden.close(f"decoder layer {i}", f"prefill[l={i}].x1", stages[f"decoder {i}"], f"prefill[l={i}].p1",
-                         rows, 0, first)
+def put_text(golden, ids, made, stages, model, rows, chunk):
+    """The program prefills all but the last token of the prompt, `chunk` at a time, then takes one token a step.
+    made: the answer; empty if only the first step's logits are to be compared."""
+    n = len(ids) - 1
+    for batch, start in enumerate(range(0, n, chunk)):
+        part = slice(start, min(start + chunk, n))
+        more = f" chunk {batch}" if chunk < n else ""
+        golden.exact("prompt" + more, "prompt.chunk.ids", np.array(ids[part], np.int32), batch=batch)
+        golden.close("embedding" + more, "prefill.x0", stages["embedded"], "prefill.p0", rows, batch, part)
+        for i in range(model.text.layers):
+            if f"decoder {i}" in stages:
+                golden.close(f"decoder layer {i}{more}", f"prefill[l={i}].x1", stages[f"decoder {i}"],
+                             f"prefill[l={i}].p1", rows, batch, part)
     steps = max(1, len(made))
     first = len(stages["logits"]["f32"]) - steps
     for t in range(steps):
@@ -140,9 +142,10 @@ def put_text(golden, ids, made, stages, model, rows):
         golden.exact("answer", "answer.answers", np.array([made], np.int32))
 
 
-def make(folder, model_folder, rgb, question, tokens=3, rows=None, device="cpu", blocks=None, layers=None):
+def make(folder, model_folder, rgb, question, tokens=3, rows=None, device="cpu", chunk=None):
     """Returns [(stage, errors as on the CPU, on the GPU, in bf16)]. rows: the last ones of the text stages (a
-    quarter of it of the pixels) that are kept. blocks, layers: which of these are kept, None: all."""
+    quarter of it of the pixels) that are kept.
+    chunk: tokens of a prefill chunk, None: all."""
     model = Model(model_folder, device)
     golden, stages = Golden(folder), Stages()
     settings = Path(model_folder) / "preprocessor_config.json"
@@ -151,16 +154,18 @@ def make(folder, model_folder, rgb, question, tokens=3, rows=None, device="cpu",
     queries = model.config["query_num"]
     tokenizer = prompt.Tokenizer(Path(model_folder) / "tokenizer.json")
     ids = prompt.write_prompt(tokenizer, question, seen.grid, queries)
-    picture = model.look(MODES, seen.pixels, seen.sizes, stages, blocks)
+    picture = model.look(MODES, seen.pixels, seen.sizes, stages)
     stop = [tokenizer.added[t] for t in prompt.STOP]
     made = answer(model, ids, picture, tokens, stop) if tokens > 1 else []
-    model.read(MODES, ids + made[:-1], stages, picture, layers, rows=slice(max(0, len(ids) - SAMPLE), None))
+    model.read(MODES, ids + made[:-1], stages, picture, rows=slice(max(0, len(ids) - SAMPLE), None))
     if tokens == 1:
         token, open_ = likeliest(stages.of["logits"])
         made = [] if open_ else [token]
     put_picture(golden, seen, stages.of, model, rows)
-    put_text(golden, ids, made, stages.of, model, rows)
+    chunk = chunk or max(512, len(ids))
+    put_text(golden, ids, made, stages.of, model, rows, chunk)
     golden.write(doc=f"the reference on {NAME}, f32; {len(seen.sizes)} views",
                  model="." if model_folder == folder else None,
-                 image="picture.png", question=question, set=SETTINGS, greedy=True, max_tokens=max(1, len(made)))
+                 image="picture.png", question=question,
+                 set={**SETTINGS, "chunk": chunk}, greedy=True, max_tokens=max(1, len(made)))
     return golden.table

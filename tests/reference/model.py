@@ -296,8 +296,8 @@ class Model:
         if "vision_config" in self.config:
             self.vision, self.resampler = Vision(self.config, weights), Resampler(self.config, weights)
 
-    def look(self, modes, pixels, sizes, see, blocks=None):
-        """The picture's rows of each mode. pixels: f32 numpy [patches, 3 p p]. blocks: which blocks `see` gets."""
+    def look(self, modes, pixels, sizes, see):
+        """The picture's rows of each mode. pixels: f32 numpy [patches, 3 p p]."""
         runs = {m: rounding(m) for m in modes}
         pixels = torch.from_numpy(pixels).to(self.device)
         x = {}
@@ -308,8 +308,7 @@ class Model:
         for i in range(self.vision.layers):
             for m, r in runs.items():
                 x[m] = self.vision.block(r, i, x[m], sizes)
-                if blocks is None or i in blocks:
-                    see(m, f"vision {i}", x[m])
+                see(m, f"vision {i}", x[m])
         for m, r in runs.items():
             x[m] = self.vision.last_norm(r, x[m])
             see(m, "seen", x[m])
@@ -318,7 +317,7 @@ class Model:
             see(m, "resampled", x[m])
         return x
 
-    def read(self, modes, ids, see, picture=None, layers=None, rows=None):
+    def read(self, modes, ids, see, picture=None, rows=None):
         """Logits of each mode for all tokens, or for those of the slice `rows`."""
         runs = {m: rounding(m) for m in modes}
         x = {}
@@ -328,8 +327,7 @@ class Model:
         for i in range(self.text.layers):
             for m, r in runs.items():
                 x[m] = self.text.layer(r, i, x[m])
-                if layers is None or i in layers:
-                    see(m, f"decoder {i}", x[m])
+                see(m, f"decoder {i}", x[m])
         for m, r in runs.items():
             x[m] = self.text.head(r, x[m] if rows is None else x[m][rows])
             see(m, "logits", x[m])
