@@ -40,7 +40,7 @@ static int look(const use *u, key_list *add, const key_list *in) {
     options.n_settings = u->n_settings;
     kt_session *session = kt_session_new(&options);
     kt_target target = {.cuda = true, .cc = u->arch, .sm_count = u->sms};
-    target.smem_max = 1024 * u->shared_kb;
+    target.smem_max = 1024 * (int64_t)u->shared_kb;
     kt_diag diag;
     kt_err err = {0};
     kt_diag_init(&diag, &session->model_arena);
@@ -55,6 +55,7 @@ static int look(const use *u, key_list *add, const key_list *in) {
         kt_diag_print(&diag, &said);
         fail_msg("%s with %s: %s%s", u->pipeline, u->model, said.n ? said.at : "", err.text);
     }
+    KT_ASSERT(requests);
     assert_true(session->plan->n_builds > 0);
     int missing = 0;
     for (int i = 0; i < session->plan->n_builds; i++) {
