@@ -144,7 +144,8 @@ kt_path_info kt_os_stat(const char *path) {
 
 kt_status kt_os_open(const char *path, kt_os_file **out, kt_err *err) {
     *out = NULL;
-    HANDLE handle = open_existing(path, GENERIC_READ, FILE_FLAG_SEQUENTIAL_SCAN);
+    HANDLE handle =
+        open_existing(path, GENERIC_READ, FILE_FLAG_SEQUENTIAL_SCAN | FILE_FLAG_OVERLAPPED);
     if (handle == INVALID_HANDLE_VALUE) return fail(err, "open", path, GetLastError());
     LARGE_INTEGER size;
     if (GetFileType(handle) != FILE_TYPE_DISK || !GetFileSizeEx(handle, &size)) {
@@ -170,20 +171,32 @@ int64_t kt_os_size(const kt_os_file *file) {
     return file->size;
 }
 
+// One read at an offset. 0 at the end of the file. The handle is an overlapped one, so that the
+// reads of several threads do not wait for each other.
+static bool read_once(kt_os_file *file, uint64_t from, void *to, DWORD want, DWORD *n) {
+    OVERLAPPED place = {0};
+    place.Offset = (DWORD)(from & 0xffffffffU);
+    place.OffsetHigh = (DWORD)(from >> 32);
+    place.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
+    if (place.hEvent == NULL) return false;
+    *n = 0;
+    bool begun = ReadFile(file->handle, to, want, NULL, &place) != 0;
+    bool done = (begun || GetLastError() == ERROR_IO_PENDING) &&
+                GetOverlappedResult(file->handle, &place, n, TRUE) != 0;
+    DWORD code = done ? 0 : GetLastError();
+    CloseHandle(place.hEvent);
+    SetLastError(code);
+    return done || code == ERROR_HANDLE_EOF;
+}
+
 kt_status kt_os_read_at(kt_os_file *file, int64_t offset, void *out, size_t size, kt_err *err) {
     char *to = out;
     for (size_t done = 0; done < size;) {
-        uint64_t from = (uint64_t)offset + done;
-        OVERLAPPED place = {0}; // on a handle opened for waiting, this only carries the offset
-        place.Offset = (DWORD)(from & 0xffffffffU);
-        place.OffsetHigh = (DWORD)(from >> 32);
         size_t rest = size - done;
         DWORD want = rest > MAX_TRANSFER ? MAX_TRANSFER : (DWORD)rest;
         DWORD n = 0;
-        if (!ReadFile(file->handle, to + done, want, &n, &place)) {
-            DWORD code = GetLastError();
-            if (code != ERROR_HANDLE_EOF) return fail(err, "read", file->path, code);
-        }
+        if (!read_once(file, (uint64_t)offset + done, to + done, want, &n))
+            return fail(err, "read", file->path, GetLastError());
         if (n == 0) {
             return KT_FAIL(err, KT_EFILE, "cannot read '%s': it ends %zu bytes too early",
                 file->path, size - done);
