@@ -87,7 +87,7 @@ static kt_weight *add(rig *r, const char *name, kt_dtype dtype, int64_t rows, in
     s->offset = r->size;
     s->bytes = rows * row * width;
     for (int64_t k = 0; k < rows * row; k++)
-        put_number(dtype, r->bytes + r->size + k * width, k + 31 * i);
+        put_number(dtype, r->bytes + r->size + k * width, k + (int64_t)31 * i);
     r->size += s->bytes;
     r->model.checkpoint.n_stored++;
     r->parts[i] = s;
@@ -290,24 +290,24 @@ static void fill(rig *r) {
     w = add(r, "plain.f16", KT_DTYPE_F16, 70, 33);
     prepare(r, w, 0, 70, w->parts[0]->bytes);
     w = add(r, "plain.bf16", KT_DTYPE_BF16, 100, 24);
-    prepare(r, w, 0, 48, 48 * 48);
-    prepare(r, w, 48, 96, 48 * 48);
-    prepare(r, w, 96, 100, 4 * 48);
+    prepare(r, w, 0, 48, INT64_C(48) * 48);
+    prepare(r, w, 48, 96, INT64_C(48) * 48);
+    prepare(r, w, 96, 100, INT64_C(4) * 48);
     w = add(r, "rows.f32", KT_DTYPE_F32, 60, 20);
     w->row_from = 20, w->row_to = 40, w->shape[0] = 20;
-    prepare(r, w, 0, 16, 16 * 80);
-    prepare(r, w, 16, 20, 4 * 80);
+    prepare(r, w, 0, 16, INT64_C(16) * 80);
+    prepare(r, w, 16, 20, INT64_C(4) * 80);
     w = add(r, "turned.bf16", KT_DTYPE_BF16, 37, 50);
     w->transposed = true, w->shape[0] = 50, w->shape[1] = 37;
-    prepare(r, w, 0, 32, 32 * 37 * 2);
-    prepare(r, w, 32, 50, 18 * 37 * 2);
+    prepare(r, w, 0, 32, INT64_C(32) * 37 * 2);
+    prepare(r, w, 32, 50, INT64_C(18) * 37 * 2);
     w = add(r, "interleaved.f16", KT_DTYPE_F16, 96, 21);
     w->interleave = 16;
-    prepare(r, w, 0, 48, 48 * 42);
-    prepare(r, w, 48, 96, 48 * 42);
+    prepare(r, w, 0, 48, INT64_C(48) * 42);
+    prepare(r, w, 48, 96, INT64_C(48) * 42);
     w = add(r, "interleaved.blocks", KT_DTYPE_U8, 64, 36);
     w->interleave = 32;
-    prepare(r, w, 0, 64, 64 * 36);
+    prepare(r, w, 0, 64, INT64_C(64) * 36);
     write_file(r);
 }
 

@@ -70,6 +70,7 @@ static void add_scan(kt_load_scan *to, const kt_load_scan *from) {
 }
 
 // Reads one chunk and says so.
+// NOLINTNEXTLINE(readability-non-const-parameter): the fill writes to it
 static void read_chunk(loading *l, int number, char *scratch, kt_load_scan *scans) {
     kt_err err;
     const kt_load_chunk *chunk = chunk_of(l, number);

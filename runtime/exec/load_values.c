@@ -29,9 +29,9 @@ typedef struct seen {
 static seen look_16(const int16_t *at, int n, int16_t tiny) {
     int16_t small = 0, largest = 0;
     for (int i = 0; i < n; i++) {
-        int16_t bits = at[i] & 0x7fff;
+        int16_t bits = (int16_t)(at[i] & 0x7fff);
         small = (int16_t)(small + (bits < tiny) - (bits == 0));
-        largest = bits > largest ? bits : largest;
+        if (bits > largest) largest = bits;
     }
     return (seen){(uint32_t)small, (uint32_t)largest};
 }
@@ -41,7 +41,7 @@ static seen look_32(const int32_t *at, int n) {
     for (int i = 0; i < n; i++) {
         int32_t bits = at[i] & 0x7fffffff;
         small += (bits < F32_TINY) - (bits == 0);
-        largest = bits > largest ? bits : largest;
+        if (bits > largest) largest = bits;
     }
     return (seen){(uint32_t)small, (uint32_t)largest};
 }
