@@ -31,7 +31,8 @@ template <int32_t M, int32_t K> struct kt_reader_f16 {
     __device__ __forceinline__ explicit kt_reader_f16(const uint8_t *block) : tiles(block) {}
     __device__ __forceinline__ void fill(unsigned char *) {}
     __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
-        to.from = tiles + row_tile * (kt_ceil_div(K, 64) * KT_TILE_F16_BYTES) + kt_lane() * 16;
+        to.from =
+            tiles + (int64_t)row_tile * (kt_ceil_div(K, 64) * KT_TILE_F16_BYTES) + kt_lane() * 16;
     }
     __device__ __forceinline__ void load(tile &to, const strip &at, int32_t group) const {
         const uint8_t *from = at.from + (int64_t)group * KT_TILE_F16_BYTES;
@@ -204,7 +205,7 @@ template <int32_t M, int32_t K> struct kt_reader_q4 {
     __device__ __forceinline__ explicit kt_reader_q4(const uint8_t *block) : tiles(block) {}
     __device__ __forceinline__ void fill(unsigned char *) {}
     __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
-        const uint8_t *from = tiles + row_tile * (kt_ceil_div(K, 64) * KT_TILE_Q4_BYTES);
+        const uint8_t *from = tiles + (int64_t)row_tile * (kt_ceil_div(K, 64) * KT_TILE_Q4_BYTES);
         to.codes = from + kt_lane() * 16;
         to.scales = from + kt_tile_q4_scale_at(kt_lane() / 4, 0);
     }
@@ -241,7 +242,7 @@ template <int32_t M, int32_t K> struct kt_reader_q6 {
     __device__ __forceinline__ explicit kt_reader_q6(const uint8_t *block) : tiles(block) {}
     __device__ __forceinline__ void fill(unsigned char *) {}
     __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
-        const uint8_t *from = tiles + row_tile * (kt_ceil_div(K, 64) * KT_TILE_Q6_BYTES);
+        const uint8_t *from = tiles + (int64_t)row_tile * (kt_ceil_div(K, 64) * KT_TILE_Q6_BYTES);
         to.codes = from + kt_lane() * 16;
         to.high = from + KT_TILE_CODES_BYTES + kt_lane() * 8;
         to.scales = from + kt_tile_q6_scale_at(kt_lane() / 4, 0);
@@ -293,7 +294,7 @@ template <int32_t M, int32_t K> struct kt_reader_q8 {
     __device__ __forceinline__ explicit kt_reader_q8(const uint8_t *block) : tiles(block) {}
     __device__ __forceinline__ void fill(unsigned char *) {}
     __device__ __forceinline__ void open(strip &to, int32_t row_tile) const {
-        const uint8_t *from = tiles + row_tile * (kt_ceil_div(K, 64) * KT_TILE_Q8_BYTES);
+        const uint8_t *from = tiles + (int64_t)row_tile * (kt_ceil_div(K, 64) * KT_TILE_Q8_BYTES);
         to.codes = from + kt_lane() * 16;
         to.scales = from + kt_tile_q8_scale_at(kt_lane() / 4, 0);
     }
