@@ -470,7 +470,7 @@ static void load_tells_of_faint_tensors(void **state) {
     prepare(r, w, 0, 20, w->parts[0]->bytes);
     for (int i = 0; i < 160; i++) {
         uint16_t bits = kt_f32_to_bf16(1e-5F);
-        memcpy(r->bytes + 2 * i, &bits, 2);
+        memcpy(r->bytes + (ptrdiff_t)2 * i, &bits, 2);
     }
     float small = 1e-6F;
     memcpy(r->bytes + r->stored[1].offset + 12, &small, 4);

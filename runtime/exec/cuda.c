@@ -35,6 +35,7 @@ static kt_dptr address(const kt_cuda *c, int index, int slot, const kt_layout *l
     case KT_HOME_VECTOR:
         return c->weights.at + offset;
     case KT_HOME_LAYOUT:
+        KT_ASSERT(layout); // of a prepare call
         return layout_address(c, layout) + offset;
     case KT_HOME_STAGING:
         return c->staging + offset;

@@ -82,6 +82,7 @@ static void read_share(void *ctx) {
 }
 
 // Bytes a second of the files' pages by so many threads, each with two pieces of memory.
+// NOLINTNEXTLINE(readability-non-const-parameter): the threads write to it
 static double read_ceiling(kt_os_file **files, int n_files, int n_threads, char *memory) {
     double best = 0;
     for (int r = 0; r < SWEEPS; r++) {
@@ -239,11 +240,12 @@ static void print(const double (*values)[RUNS_MOST], int n, const ceilings *c) {
 
 int main(int argc, char **argv) {
     static double values[N_ROWS][RUNS_MOST];
-    int n = argc > 1 ? atoi(argv[1]) : 0;
-    if (argc < 4 || n < 1 || n > RUNS_MOST) {
+    int64_t runs = 0;
+    if (argc < 4 || !kt_str_to_i64(kt_str_from(argv[1]), &runs) || runs < 1 || runs > RUNS_MOST) {
         fprintf(stderr, "usage: bench_load RUNS MODEL PROGRAM ARGUMENTS...\n");
         return 2;
     }
+    int n = (int)runs;
     ceilings c = {.read = measure_read(argv[2])};
     double numbers[N_ROWS] = {0};
     for (int r = -1; r < n; r++) { // the first one may compile kernels
