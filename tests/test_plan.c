@@ -1,6 +1,7 @@
 // Plans: the shipped pipelines on both targets, memory by simulation, sizes as symbols, layouts,
 // builds.
 #include "runtime/base/log.h"
+#include "runtime/exec/load.h"
 #include "runtime/plan/plan.h"
 #include "tests/fabricate.h"
 
@@ -403,8 +404,8 @@ static void stages_know_when_they_may_run_ahead(void **state) {
     close_plan(&f);
 }
 
-// One picture at a time: what is uploaded lies among the activations, alive from the start where its
-// stage runs ahead.
+// One picture at a time: what is uploaded lies among the activations, alive from the start where
+// its stage runs ahead.
 static void uploads_share_memory_with_activations(void **state) {
     (void)state;
     const kt_target targets[2][2] = {{cpu, one_cpu}, {ada, one_ada}};
@@ -588,6 +589,63 @@ static void without_a_prepare_op_rows_are_unpacked_first(void **state) {
     close_plan(&f);
 }
 
+// Bytes of a CPU back end's weights after loading, one tensor after another.
+static char *loaded_weights(fixture *f, int64_t *bytes) {
+    kt_cpu_options options = {.include = "."};
+    kt_backend *backend;
+    kt_load_stats stats;
+    kt_buf out = {0};
+    assert_int_equal(kt_cpu_backend_open(&f->arena, f->plan, &options, &backend, &f->err), KT_OK);
+    assert_int_equal(kt_load_weights(backend, NULL, &stats, &f->err), KT_OK);
+    for (int i = 0; i < f->plan->n_tensors; i++) {
+        const kt_tensor *t = &f->plan->tensors[i];
+        if (t->home != KT_HOME_LINEAR && t->home != KT_HOME_VECTOR) continue;
+        int64_t n = t->home == KT_HOME_LINEAR ? 2 : 4;
+        for (int a = 0; a < t->rank; a++) n *= t->axis[a].max;
+        char *at = calloc(1, (size_t)n + 1);
+        assert_non_null(at);
+        assert_int_equal(backend->table->get(backend, i, 0, at, n, &f->err), KT_OK);
+        kt_buf_str(&out, (kt_str){at, (size_t)n});
+        free(at);
+    }
+    backend->table->close(backend);
+    *bytes = (int64_t)out.n;
+    return out.at;
+}
+
+// Weights prepared in ranges of rows are the same as those prepared whole.
+static void rows_are_prepared_in_ranges(void **state) {
+    (void)state;
+    static const char *const folders[] = {"build/fake/plan/vision", "build/fake/plan/odd"};
+    for (int i = 0; i < 2; i++) {
+        fixture whole, parts, gpu;
+        kt_target small = cpu, small_ada = ada;
+        small.staged_bytes = small_ada.staged_bytes = 1 << 12;
+        open_plan(&whole, "pipelines/full.yaml", folders[i], cpu);
+        open_plan(&parts, "pipelines/full.yaml", folders[i], small);
+        open_plan(&gpu, "pipelines/full.yaml", folders[i], small_ada);
+        check_prepares(parts.plan);
+        check_prepares(gpu.plan);
+        int n_split[2] = {0, 0};
+        for (int k = 0; k < parts.plan->n_layouts; k++)
+            n_split[0] += parts.plan->layouts[k].n_prepares > parts.plan->layouts[k].n_weights;
+        for (int k = 0; k < gpu.plan->n_layouts; k++)
+            n_split[1] += gpu.plan->layouts[k].n_prepares > gpu.plan->layouts[k].n_weights;
+        assert_true(n_split[0] > 2 && n_split[1] > 2);
+        assert_true(parts.plan->bytes.staging < whole.plan->bytes.staging);
+        int64_t n[2];
+        char *a = loaded_weights(&whole, &n[0]), *b = loaded_weights(&parts, &n[1]);
+        assert_int_equal(n[0], n[1]);
+        assert_true(n[0] > 1000);
+        assert_memory_equal(a, b, (size_t)n[0]);
+        free(a);
+        free(b);
+        close_plan(&whole);
+        close_plan(&parts);
+        close_plan(&gpu);
+    }
+}
+
 static void orders_of_rows(void **state) {
     (void)state;
     fixture f;
@@ -699,6 +757,7 @@ int main(void) {
         cmocka_unit_test(launches_follow_the_request),
         cmocka_unit_test(tiles_of_every_format),
         cmocka_unit_test(without_a_prepare_op_rows_are_unpacked_first),
+        cmocka_unit_test(rows_are_prepared_in_ranges),
         cmocka_unit_test(orders_of_rows),
         cmocka_unit_test(builds_say_what_kernels_see),
         cmocka_unit_test(too_little_memory_says_what_is_needed),

@@ -439,7 +439,8 @@ static int64_t rows_at_once(kt_planner *p, const wanted *w, int which) {
         const kt_stored *stored = weight->parts[i];
         row += stored->bytes / (weight->transposed ? n : stored->shape[0]) + 1;
     }
-    int64_t rows = KT_PLAN_STAGED / (row > 0 ? row : 1) / KT_PLAN_STAGED_ROWS * KT_PLAN_STAGED_ROWS;
+    int64_t most = p->target.staged_bytes > 0 ? p->target.staged_bytes : KT_PLAN_STAGED;
+    int64_t rows = most / (row > 0 ? row : 1) / KT_PLAN_STAGED_ROWS * KT_PLAN_STAGED_ROWS;
     if (rows < KT_PLAN_STAGED_ROWS) rows = KT_PLAN_STAGED_ROWS;
     if (rows >= n) return n;
     const kt_op *op = kt_registry_prepare(

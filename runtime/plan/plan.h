@@ -21,6 +21,7 @@ typedef struct kt_target {
     // Pictures that may be under way at once. 1: what host steps upload shares the activations'
     // memory. More: each has an upload block. 0: as 1, with an upload block.
     int slots;
+    int64_t staged_bytes; // of a weight's rows that are prepared at once, about; 0: 32 MB
 } kt_target;
 
 // A dim of the pipeline whose value a host step decides for each request.

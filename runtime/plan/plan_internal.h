@@ -15,7 +15,7 @@ enum {
     KT_PLAN_ALIGN = 256,          // bytes, of tensors in their blocks
     KT_PLAN_SMEM_MAX = 99 * 1024, // of a block, on every card planned for
     KT_PLAN_STAGED = 32 << 20,    // bytes of a weight's rows that are prepared at once, about
-    KT_PLAN_STAGED_ROWS = 256,    // which are so many or a multiple
+    KT_PLAN_STAGED_ROWS = 16,     // which are so many or a multiple
     KT_PLAN_BODY_DEPTH = 8,       // of composites within composites
     KT_PLAN_REPEAT_DEPTH = 4,
 };
