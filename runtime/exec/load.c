@@ -287,6 +287,7 @@ static kt_status load_all(loading *l, kt_err *err) {
     const kt_backend_table *table = l->backend->table;
     const kt_plan *plan = l->backend->plan;
     int64_t bytes = kt_load_bytes(plan);
+    if (bytes == 0) return KT_OK; // op tests mostly
     l->stats->n_readers = count_readers(bytes);
     KT_TRY(table->load_open(l->backend, bytes, l->stats->n_readers, &l->room, err));
     kt_load_list_make(&l->list, plan, &l->room);
