@@ -25,7 +25,6 @@ static const image_kind kinds[] = {
     {"BMP", 0, MARK("BM"), kt_image_read_stb},
     {"GIF", 0, MARK("GIF87a"), kt_image_read_stb},
     {"GIF", 0, MARK("GIF89a"), kt_image_read_stb},
-    {"PSD", 0, MARK("8BPS"), kt_image_read_psd},
     {"HEIC", 4, MARK("ftypheic"), NULL},
     {"HEIC", 4, MARK("ftypheix"), NULL},
     {"HEIC", 4, MARK("ftyphevc"), NULL},
@@ -39,6 +38,7 @@ static const image_kind kinds[] = {
     {"JPEG XL", 4, MARK("JXL \r\n\x87\n"), NULL},
     {"JPEG 2000", 4, MARK("jP  \r\n\x87\n"), NULL},
     {"JPEG 2000", 0, MARK("\xff\x4f\xff\x51"), NULL},
+    {"PSD", 0, MARK("8BPS"), NULL},
     {"TIFF", 0, MARK("II*\0"), NULL},
     {"TIFF", 0, MARK("MM\0*"), NULL},
     {"ICO", 0, MARK("\0\0\1\0"), NULL},
@@ -53,9 +53,9 @@ static const image_kind tga = {"TGA", 0, "", 0, kt_image_read_stb};
 
 const char *kt_image_formats(void) {
 #ifdef KT_STB_ONLY
-    return "JPEG, PNG, BMP, GIF, TGA, PSD";
+    return "JPEG, PNG, BMP, GIF, TGA";
 #else
-    return "JPEG, PNG, WebP, BMP, GIF, TGA, PSD";
+    return "JPEG, PNG, WebP, BMP, GIF, TGA";
 #endif
 }
 
@@ -215,8 +215,8 @@ kt_status kt_image_decode(const kt_image_source *source, const kt_image_limits *
     if (kind == NULL) return fail_unknown(source, err);
     if (kind->read == NULL)
         return KT_FAIL(err, KT_EIMAGE,
-            "'%s' is a file of type %s, which is not read; save it as one of %s", source->name,
-            kind->name, kt_image_formats());
+            "'%s' is a file of type %s, which is not read; save it as PNG or JPEG", source->name,
+            kind->name);
     out->format = kind->name;
     kt_status status = kind->read(&job);
     if (status != KT_OK) {

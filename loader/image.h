@@ -1,14 +1,15 @@
 // Pictures: a file or its bytes to 8-bit RGB, upright, within limits.
 //
 // The format is found from the content, never from the name: JPEG (libjpeg-turbo), PNG (libpng),
-// WebP (libwebp), PSD (its merged picture) and, through stb_image, BMP, GIF and TGA. The bytes are those of
-// Pillow's Image.open(...).convert('RGB'): alpha is dropped and not composited, palettes are looked
+// WebP (libwebp) and, through stb_image, BMP, GIF and TGA. The bytes are those of Pillow's
+// Image.open(...).convert('RGB'): alpha is dropped and not composited, palettes are looked
 // up, grey is repeated, no colour profile and no gamma is applied. Two things differ on purpose:
 // 16-bit grey PNGs keep the high byte (Pillow clips them to white), and a file that is cut short is
 // an error also where Pillow accepts it (progressive JPEG, PNG without its end). Of an animation
-// the first frame is taken. HEIC, AVIF, JPEG XL, TIFF and SVG are recognised and refused by name.
+// the first frame is taken. HEIC, AVIF, JPEG XL, PSD, TIFF and SVG are recognised and refused by
+// name.
 //
-// With KT_STB_ONLY defined, stb_image decodes all but PSD: no libjpeg, libpng, libwebp or libexif.
+// With KT_STB_ONLY defined, stb_image decodes all: no libjpeg, libpng, libwebp or libexif.
 // Its JPEG bytes differ from Pillow's by a few units, it lets some damaged files pass, WebP is
 // refused, and orientation is 1. For pictures from people you trust: version 2.27 (Debian 12)
 // writes past its tables on a damaged JPEG (later versions check; fuzz_image finds it in seconds).
@@ -61,7 +62,7 @@ kt_status kt_image_decode(const kt_image_source *source, const kt_image_limits *
 
 void kt_image_deinit(kt_image *image);
 
-// "JPEG, PNG, WebP, BMP, GIF, TGA, PSD", as this build reads them; for help texts.
+// "JPEG, PNG, WebP, BMP, GIF, TGA", as this build reads them; for help texts.
 const char *kt_image_formats(void);
 
 #endif

@@ -26,7 +26,6 @@ kt_status kt_image_broken(kt_image_job *job, const char *why);
 kt_status kt_image_read_jpeg(kt_image_job *job) KT_MUST_CHECK; // image_jpeg.c
 kt_status kt_image_read_png(kt_image_job *job) KT_MUST_CHECK;  // image_png.c
 kt_status kt_image_read_webp(kt_image_job *job) KT_MUST_CHECK; // image_webp.c
-kt_status kt_image_read_psd(kt_image_job *job) KT_MUST_CHECK;  // image_psd.c
 kt_status kt_image_read_stb(kt_image_job *job) KT_MUST_CHECK;  // image_stb.c
 
 // Orientation 1 .. 8 of an EXIF block (with or without "Exif\0\0" in front); 1 if it has none.

@@ -4,8 +4,7 @@
 #include <string.h>
 
 // The formats of stb_image that are let in. Not HDR and PIC, which nobody sends, nor PNM, whose
-// 16-bit files version 2.27 reads past the end of its memory, nor PSD, where it undoes the mixing
-// with white that it supposes (Pillow drops alpha) and overflows bytes on the way.
+// 16-bit files version 2.27 reads past the end of its memory, nor PSD.
 #define STBI_NO_STDIO
 #define STBI_NO_HDR
 #define STBI_NO_LINEAR

@@ -85,35 +85,6 @@ def png_with_late_exif(plain, orientation):
     return plain[:end] + png_chunk(b"eXIf", exif(orientation)[6:]) + plain[end:]
 
 
-def packed(row):
-    """PackBits: runs of equal bytes of at least 3, the rest as it is."""
-    out, plain, i = b"", b"", 0
-    while i < len(row):
-        run = 1
-        while i + run < len(row) and row[i + run] == row[i] and run < 128:
-            run += 1
-        if run < 3:
-            plain += row[i:i + run]
-        if plain and (run >= 3 or i + run == len(row) or len(plain) > 100):
-            out, plain = out + bytes([len(plain) - 1]) + plain, b""
-        if run >= 3:
-            out += bytes([257 - run, row[i]])
-        i += run
-    return out
-
-
-def psd(planes, pack=False):
-    """[height, width, channels] as planes behind a header and three sections, the first of which is not empty if packed."""
-    height, width, channels = planes.shape
-    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, channels, height, width, 8, 3 if channels > 1 else 1)
-    rows = [r.tobytes() for r in planes.transpose(2, 0, 1).reshape(-1, width)]
-    data = struct.pack(">H", pack)
-    if pack:
-        rows = [packed(r) for r in rows]
-        data += b"".join(struct.pack(">H", len(r)) for r in rows)
-    return head + struct.pack(">I", 6 * pack) + bytes(6 * pack) + bytes(8) + data + b"".join(rows)
-
-
 def write_own(out):
     im = scene()
     for o in range(1, 9):
@@ -139,9 +110,6 @@ def write_own(out):
     im.save(out / "own.gif")
     im.save(out / "own.tga")
     im.save(out / "own-rle.tga", compression="tga_rle")
-    (out / "own.psd").write_bytes(psd(np.asarray(im)))
-    (out / "own-alpha.psd").write_bytes(psd(np.asarray(see), pack=True))
-    (out / "own-grey.psd").write_bytes(psd(np.asarray(im.convert("L"))[:, :, None], pack=True))
     im.convert("1").save(out / "own-bit.png")
     im.convert("P").save(out / "own-palette.png", transparency=0)
     im.convert("L").save(out / "own-grey-alpha.png", transparency=7)
@@ -157,8 +125,8 @@ def write_own(out):
     (out / "own-cut-20.jpeg").write_bytes(whole[:-20])
     (out / "own-cut-half.jpeg").write_bytes(whole[:len(whole) // 2])
     (out / "own-cut-header.jpeg").write_bytes(whole[:100])
-    for name in ("own-lossy.webp", "own-lossless.webp", "own.bmp", "own-palette.bmp", "own.tga", "own-rle.tga", "own.psd",
-                 "own.gif", "own-alpha.png"):
+    for name in ("own-lossy.webp", "own-lossless.webp", "own.bmp", "own-palette.bmp", "own.tga", "own-rle.tga", "own.gif",
+                 "own-alpha.png"):
         data = (out / name).read_bytes()
         (out / ("own-cut-" + name.removeprefix("own-"))).write_bytes(data[:len(data) - len(data) // 4])
 
