@@ -91,7 +91,7 @@ int kt_os_run(const char *const *argv, kt_buf *out);
 
 // Zeroed memory in pages of the system's, of its large ones (2 MB) where it has them to give; on a
 // boundary of 64 kB at least. Costs time at the first touch of each page and none before. NULL:
-// there is none.
+// there is none, as always on Windows.
 void *kt_os_pages(size_t size_bytes);
 void kt_os_pages_free(void *at, size_t size_bytes); // with the size asked for; NULL is fine
 

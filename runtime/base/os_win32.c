@@ -632,14 +632,15 @@ int kt_os_run(const char *const *argv, kt_buf *out) {
 
 // ---- memory
 
-// On boundaries of 64 kB: large pages take a right that programs seldom have.
+// Large pages take a right that programs seldom have, and little can be pinned: the driver's own
+// way is the tried one here.
 void *kt_os_pages(size_t size_bytes) {
-    return VirtualAlloc(NULL, size_bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+    (void)size_bytes;
+    return NULL;
 }
 
 void kt_os_pages_free(void *at, size_t size_bytes) {
-    (void)size_bytes;
-    if (at != NULL) (void)VirtualFree(at, 0, MEM_RELEASE);
+    (void)at, (void)size_bytes;
 }
 
 // ---- shared libraries

@@ -62,7 +62,6 @@ static void touch(void *ctx) {
 }
 
 void kt_cuda_host_begin(kt_cuda *c) {
-#ifndef _WIN32 // little can be pinned there: the driver's own way, which is the tried one
     size_t bytes = (size_t)c->base.plan->bytes.host_weights;
     if (bytes < BYTES_A_TOUCHER) return;
     kt_cuda_host *h = KT_NEW(c->arena, kt_cuda_host);
@@ -80,9 +79,6 @@ void kt_cuda_host_begin(kt_cuda *c) {
         t->thread = kt_os_thread_start(touch, t, 64 << 10); // NULL: touched when pinned
     }
     c->host = h;
-#else
-    (void)c;
-#endif
 }
 
 // The pages, all touched; NULL: there are none.

@@ -248,8 +248,7 @@ kt_status kt_gpu_event_wait(kt_gpu *gpu, kt_cu_event event, kt_err *err) {
     return KT_GPU_DO(gpu, cuEventSynchronize, (event), "waiting for the GPU", err);
 }
 
-kt_status kt_gpu_event_ms(
-    kt_gpu *gpu, kt_cu_event from, kt_cu_event to, double *ms, kt_err *err) {
+kt_status kt_gpu_event_ms(kt_gpu *gpu, kt_cu_event from, kt_cu_event to, double *ms, kt_err *err) {
     float passed = 0;
     KT_TRY(KT_GPU_DO(gpu, cuEventElapsedTime, (&passed, from, to), "reading a time", err));
     *ms = (double)passed;

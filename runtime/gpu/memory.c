@@ -168,9 +168,6 @@ kt_status kt_gpu_pin_pages(
 
 // The driver's own allocation takes some 0.4 ms a megabyte; our pages take a third of that.
 static bool pin_own_pages(kt_gpu *gpu, const char *name, size_t bytes, kt_gpu_pinned *out) {
-#ifdef _WIN32
-    return false; // little can be pinned there: the driver's way, which is the tried one
-#endif
     if (bytes < PAGES_LEAST) return false;
     kt_err err;
     void *pages = kt_os_pages(bytes);
