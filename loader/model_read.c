@@ -48,7 +48,9 @@ static const kt_key picture_keys[] = {
     {"row", false, KT_KEY_SCALAR},
 };
 
-enum { MAX_INCLUDES = 16 };
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+enum { MAX_INCLUDES = 16, N_CHAT_KEYS = COUNT(chat_keys) };
 
 static const kt_node *value_of(const kt_node *map, const char *key) {
     const kt_pair *pair = kt_node_find(map, key);
@@ -206,7 +208,8 @@ static void read_expects(kt_model_draft *draft, const kt_node *map, kt_source_de
 
 static bool read_source(kt_model_draft *draft, const kt_pair *pair, kt_source_decl *out) {
     const kt_node *map = pair->value;
-    if (!kt_schema_check(map, "a source", source_keys, 8, false, draft->diag)) return false;
+    if (!kt_schema_check(map, "a source", source_keys, COUNT(source_keys), false, draft->diag))
+        return false;
     bool ok = true;
     out->name = (kt_ref){pair->key, pair->at};
     out->when = text_of(map, "when");
@@ -323,12 +326,12 @@ static void take_text(const kt_node *map, const char *key, kt_str *out) {
 
 static bool read_chat(kt_model_draft *draft, const kt_node *map) {
     kt_model_chat *chat = &draft->chat;
-    kt_key keys[7];
-    for (int i = 0; i < 7; i++) {
+    kt_key keys[N_CHAT_KEYS];
+    for (int i = 0; i < N_CHAT_KEYS; i++) {
         keys[i] = chat_keys[i];
         keys[i].required = keys[i].required && !chat->present;
     }
-    if (!kt_schema_check(map, "chat", keys, 7, false, draft->diag)) return false;
+    if (!kt_schema_check(map, "chat", keys, N_CHAT_KEYS, false, draft->diag)) return false;
     chat->present = true;
     chat->at = map->at;
     take_text(map, "system", &chat->system);
@@ -347,7 +350,8 @@ static bool read_chat(kt_model_draft *draft, const kt_node *map) {
 }
 
 static bool read_picture(kt_model_draft *draft, const kt_node *map) {
-    if (!kt_schema_check(map, "picture", picture_keys, 5, false, draft->diag)) return false;
+    if (!kt_schema_check(map, "picture", picture_keys, COUNT(picture_keys), false, draft->diag))
+        return false;
     kt_model_picture *picture = &draft->picture;
     *picture = (kt_model_picture){.present = true, .at = map->at};
     picture->scheme = text_of(map, "scheme");
@@ -413,7 +417,8 @@ bool kt_model_read(kt_model_draft *draft, const char *path, kt_place from) {
     KT_PUSH(draft->arena, &draft->seen, path);
     const kt_node *root = kt_yaml_open(draft->arena, path, path, draft->diag);
     if (!root || !kt_schema_kind(root, "model", draft->diag)) return false;
-    if (!kt_schema_check(root, "a model", file_keys, 11, false, draft->diag)) return false;
+    if (!kt_schema_check(root, "a model", file_keys, COUNT(file_keys), false, draft->diag))
+        return false;
     kt_model_part part = {.path = path, .root = root};
     bool ok = read_includes(draft, &part), mine_ok = true;
     const kt_node *sources = value_of(root, "sources"), *weights = value_of(root, "weights");
@@ -435,14 +440,23 @@ static size_t part_of(const kt_model_draft *draft, kt_place at) {
     return i;
 }
 
+static bool includes_itself(const kt_model_part *part, const char *path) {
+    for (size_t i = 0; i < part->n_includes; i++)
+        if (strcmp(part->includes[i], path) == 0) return true;
+    return false;
+}
+
 // Does a file include the other, itself or through others? In a circle both do.
-static bool includes(const kt_model_draft *draft, size_t part, size_t other, int depth) {
-    const kt_model_part *of = &draft->parts.at[part];
-    for (size_t i = 0; depth < MAX_INCLUDES && i < of->n_includes; i++)
-        for (size_t k = 0; k < draft->parts.n; k++)
-            if (strcmp(draft->parts.at[k].path, of->includes[i]) == 0 &&
-                (k == other || includes(draft, k, other, depth + 1)))
-                return true;
+static bool includes(const kt_model_draft *draft, size_t part, size_t other) {
+    size_t reached[MAX_INCLUDES] = {part}, n = 1;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < draft->parts.n; k++) {
+            if (!includes_itself(&draft->parts.at[reached[i]], draft->parts.at[k].path)) continue;
+            if (k == other) return true;
+            bool known = false;
+            for (size_t r = 0; r < n; r++) known = known || reached[r] == k;
+            if (!known) reached[n++] = k; // each part once, so at most MAX_INCLUDES
+        }
     return false;
 }
 
@@ -452,8 +466,9 @@ static bool add_constant(kt_model_draft *draft, kt_model_source *out, kt_const_d
         if (!kt_str_eq(out->constants.at[i].name.text, decl.name.text)) continue;
         size_t now = part_of(draft, decl.name.at);
         size_t before = part_of(draft, out->constants.at[i].name.at);
-        if (includes(draft, now, before, 0)) out->constants.at[i] = decl;
-        if (includes(draft, now, before, 0) || includes(draft, before, now, 0)) return true;
+        bool replaces = includes(draft, now, before);
+        if (replaces) out->constants.at[i] = decl;
+        if (replaces || includes(draft, before, now)) return true;
         kt_diag_error(draft->diag, KT_RULE_NAME, decl.name.at, "constant '%.*s' is defined twice",
             KT_STR_ARG(decl.name.text));
         kt_diag_note_at(draft->diag, out->constants.at[i].name.at, "the first time");

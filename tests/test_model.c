@@ -2,6 +2,7 @@
 #include "loader/model.h"
 #include "runtime/base/log.h"
 #include "tests/fabricate.h"
+#include "tests/util.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -192,7 +193,7 @@ static void other_folders_are_refused(void **state) {
     kt_diag_init(&f.diag, &f.arena);
     f.registry = kt_registry_open(&f.arena, "ops", NULL, 0, &f.diag);
     const char *file = "pipelines/qwen2.model.yaml";
-    static const char *const rows[][2] = {{"build/no_such_folder", "no model folder"},
+    static const char *const rows[][2] = {{"build/no_such_folder", "no model folder or file"},
         {"pipelines/full.yaml", "is no folder"}, {"pipelines", "it has no 'config.json'"}};
     for (int i = 0; i < 3; i++) {
         kt_status status =
@@ -217,6 +218,37 @@ static void shipped_model_files_check_alone(void **state) {
     }
 }
 
+// Files that include each other in every way are walked once each.
+static void circles_of_files_end(void **state) {
+    (void)state;
+    enum { FILES = 10 };
+    kt_arena arena = {0};
+    kt_buf all = {0};
+    for (int i = 0; i < FILES; i++) kt_buf_printf(&all, "%sc%d.yaml", i ? ", " : "", i);
+    for (int i = 0; i < FILES + 3; i++) {
+        const char *const names[] = {"first", "second", "root"};
+        const char *name = i < FILES ? kt_arena_printf(&arena, "c%d", i) : names[i - FILES];
+        const char *includes = i == FILES       ? ""
+                               : i == FILES + 2 ? "first.yaml, second.yaml"
+                                                : all.at;
+        bool defines = i == FILES || i == FILES + 1;
+        const char *text = kt_arena_printf(&arena,
+            "kotaro: model/1\nname: %s\ndoc: One of a circle.\ninclude: [%s]\n%ssources: { hf: { "
+            "when: config.json } }\n",
+            name, includes, defines ? "constants: { d: 64 }\n" : "");
+        test_put(&arena, "build/fake/circle", kt_arena_printf(&arena, "%s.yaml", name), text);
+    }
+    kt_diag diag;
+    kt_diag_init(&diag, &arena);
+    kt_buf said = {0};
+    assert_false(kt_model_check(&arena, "build/fake/circle/root.yaml", &diag));
+    kt_diag_print(&diag, &said);
+    if (!strstr(said.at, "constant 'd' is defined twice")) fail_msg("%s", said.at);
+    kt_buf_deinit(&said);
+    kt_buf_deinit(&all);
+    kt_arena_deinit(&arena);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(constants_come_from_the_config),
@@ -228,6 +260,7 @@ int main(void) {
         cmocka_unit_test(a_tensor_too_many_is_named),
         cmocka_unit_test(other_folders_are_refused),
         cmocka_unit_test(shipped_model_files_check_alone),
+        cmocka_unit_test(circles_of_files_end),
     };
     kt_log_set_level(KT_LOG_QUIET);
     return cmocka_run_group_tests_name("model", tests, NULL, NULL);
