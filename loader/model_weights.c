@@ -38,7 +38,8 @@ static bool merges(const int64_t *have, int n_have, const int64_t *want, int n_w
     int at = 0;
     for (int i = 0; i < n_want; i++) {
         int64_t n = 1;
-        while (at < n_have && n < want[i]) n *= have[at++];
+        while (at < n_have && n < want[i])
+            if (!kt_mul(n, have[at++], &n)) return false;
         if (n != want[i]) return false;
     }
     while (at < n_have)
@@ -96,7 +97,7 @@ static const kt_json *json_at(const kt_json *object, kt_str key) {
 
 static int format_call(const void *ctx, kt_str function, kt_str key, kt_value *out) {
     const format_env *e = ctx;
-    if (!kt_str_is(function, "json")) return -1;
+    if (!kt_str_is(function, "json")) return KT_CALL_UNKNOWN;
     const kt_json *value = json_at(e->json, key);
     int64_t i;
     double r;
@@ -105,8 +106,8 @@ static int format_call(const void *ctx, kt_str function, kt_str key, kt_value *o
     else if (kt_json_get_real(value, &r))
         *out = kt_value_real(r);
     else
-        return 0;
-    return 1;
+        return KT_CALL_MISSING;
+    return KT_CALL_FOUND;
 }
 
 static kt_str stored_name(kt_arena *arena, kt_str pattern, kt_str base) {

@@ -68,7 +68,7 @@ static kt_status read_pre(reader *in) {
     kt_str name = KT_STR("default"); // what llama.cpp takes when it is not said
     const kt_gguf_value *value = kt_gguf_find(in->gguf, KT_STR(KEY("pre")));
     bool text = value == NULL || kt_gguf_text(value, &name);
-    if (kt_str_is(name, "default"))
+    if (text && kt_str_is(name, "default"))
         kt_log_warn("%s does not say how its tokenizer cuts texts ('%s'): it is done as llama.cpp "
                     "does it then, and answers may be worse; a newer file of the model says it",
             in->path, KEY("pre"));
