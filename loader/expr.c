@@ -30,7 +30,7 @@ static const function_row functions[] = {
     {"sqrt", KT_CODE_SQRT, 1, 1},
     {"select", KT_CODE_SELECT, 3, 3},
     {"not", KT_CODE_NOT, 1, 1},
-    {"isqrt", KT_CODE_ROOT, 1, 1},
+    {"isqrt", KT_CODE_ISQRT, 1, 1},
 };
 enum { N_FUNCTIONS = sizeof functions / sizeof functions[0] };
 

@@ -221,9 +221,9 @@ static outcome evaluate_one(evaluation *e, const kt_term *t, kt_value *out) {
         *out = kt_value_real(sqrt(a.r));
     } else if (t->op == KT_CODE_NOT) {
         *out = kt_value_int(truth(a) ? 0 : 1);
-    } else if (t->op == KT_CODE_ROOT) {
+    } else if (t->op == KT_CODE_ISQRT) {
         if (a.is_real) return say(e, t, "this needs integers, got a real");
-        if (a.i < 0) return say(e, t, "there is no root of a negative number");
+        if (a.i < 0) return say(e, t, "there is no square root of a negative number");
         *out = kt_value_int(root_of(a.i));
     } else if (a.is_real) {
         *out = kt_value_real(-a.r);
@@ -250,7 +250,7 @@ static outcome evaluate(evaluation *e, int at, kt_value *out) {
     case KT_CODE_SQRT:
     case KT_CODE_NEGATE:
     case KT_CODE_NOT:
-    case KT_CODE_ROOT:
+    case KT_CODE_ISQRT:
         return evaluate_one(e, t, out);
     case KT_CODE_AND:
     case KT_CODE_OR:

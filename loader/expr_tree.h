@@ -11,7 +11,7 @@ typedef enum kt_code {
     KT_CODE_NEGATE,
     KT_CODE_SQRT,
     KT_CODE_NOT,
-    KT_CODE_ROOT, // isqrt: the largest integer whose square is not above
+    KT_CODE_ISQRT, // isqrt: the largest integer whose square is not above
     KT_CODE_ADD,
     KT_CODE_SUBTRACT,
     KT_CODE_MULTIPLY,

@@ -139,8 +139,7 @@ static kt_status take_dtype(reader *r, kt_npy_head *out) {
     }
     return KT_FAIL(r->err, KT_EFORMAT,
         "%s: numbers of type '%.*s' are not read; save float32, float16, int64, int32, int16, "
-        "int8, "
-        "uint32, uint16 or uint8",
+        "int8, uint32, uint16 or uint8",
         r->name, KT_STR_ARG(text));
 }
 

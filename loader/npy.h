@@ -1,9 +1,9 @@
 // NumPy's .npy files: one array behind a short header. Reads and writes format versions 1 and 2.
 //
-// Read are little-endian numbers (f4 f2 i8 i4 i2 i1 u4 u2 u1) in C order with at
-// most KT_MAX_RANK axes; everything else is refused with what to do about it. A header is checked
-// against the file's size before anything is allocated, and elements are read where they are
-// wanted, so a file may be larger than memory. Any thread; one kt_npy by one thread.
+// Read are little-endian numbers (f4 f2 i8 i4 i2 i1 u4 u2 u1) in C order with at most KT_MAX_RANK
+// axes; everything else is refused with what to do about it. A header is checked against the file's
+// size before elements are read, each where it is wanted, so a file may be larger than memory. Any
+// thread; one kt_npy by one thread.
 // Source: NumPy enhancement proposal 1, "A simple file format for NumPy arrays".
 #ifndef KT_LOADER_NPY_H
 #define KT_LOADER_NPY_H

@@ -290,8 +290,7 @@ kt_status kt_safetensors_read(kt_arena *arena, const kt_checkpoint_file *file, i
     if (is_text(raw)) {
         return KT_FAIL(err, KT_EFORMAT,
             "%s: the file is a text that begins with '%.8s', such as a Git LFS pointer or a web "
-            "page "
-            "in place of the weights; download it again",
+            "page in place of the weights; download it again",
             file->path, (const char *)raw);
     }
     if (length > KT_SAFETENSORS_HEADER_MAX) {
