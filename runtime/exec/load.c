@@ -164,11 +164,15 @@ static void wait_for_readers(loading *l, int number) {
     kt_os_mutex_unlock(l->mutex);
 }
 
-static bool is_read(loading *l, int number) {
+// Is the chunk there, or known to be bad? Then *status says which.
+static bool is_read(loading *l, int number, kt_status *status, kt_err *err) {
     kt_os_mutex_lock(l->mutex);
     bool done = l->is_read[number];
+    bool good = l->bad > number;
+    if (!good) *err = l->why;
     kt_os_mutex_unlock(l->mutex);
-    return done;
+    *status = good ? KT_OK : err->code;
+    return done || !good;
 }
 
 // The chunk is in its place or slot, or could not be read.
@@ -179,15 +183,14 @@ static kt_status await_chunk(loading *l, int number, kt_err *err) {
         read_chunk(l, number, l->scratch, scans);
         free(scans);
     }
-    while (!is_read(l, number)) {
+    kt_status status;
+    while (!is_read(l, number, &status, err)) {
         if (l->n_free < l->n_sent)
             KT_TRY(free_slots(l, true, err)); // readers may wait for that
         else
             wait_for_readers(l, number);
     }
-    if (l->bad > number) return KT_OK;
-    *err = l->why;
-    return err->code;
+    return status;
 }
 
 static kt_status send_chunk(loading *l, int number, kt_err *err) {
