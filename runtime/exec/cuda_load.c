@@ -156,7 +156,10 @@ static kt_status open_events(kt_cuda *c, kt_err *err) {
         KT_TRY(kt_gpu_event_open(c->gpu, true, &l->slots[i].sent, err));
     }
     for (int i = 0; i < KT_LOAD_AREAS; i++) l->last[i] = -1;
-    return kt_gpu_event_open(c->gpu, false, &l->arrived, err);
+    KT_TRY(kt_gpu_event_open(c->gpu, false, &l->arrived, err));
+    // What fills fresh blocks (poison) runs on the compute stream: uploads come after it.
+    KT_TRY(kt_gpu_event_record(c->gpu, l->arrived, c->gpu->compute, err));
+    return kt_gpu_stream_after(c->gpu, c->gpu->copy, l->arrived, err);
 }
 
 kt_status kt_cuda_load_open(
@@ -265,7 +268,8 @@ kt_status kt_cuda_load_close(kt_backend *backend, kt_load_times *times, kt_err *
     }
     kt_cuda_load_end(c);
     if (!c->gpu->options.poison || c->act.at == 0) return KT_OK;
-    return kt_gpu_fill(c->gpu, c->gpu->compute, c->act.at, 0xff, c->act.size_bytes, err);
+    KT_TRY(kt_gpu_fill(c->gpu, c->gpu->compute, c->act.at, 0xff, c->act.size_bytes, err));
+    return kt_gpu_wait(c->gpu, c->gpu->compute, err); // uploads lie there, and come another way
 }
 
 void kt_cuda_load_end(kt_cuda *c) {
