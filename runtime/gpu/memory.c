@@ -238,7 +238,6 @@ kt_status kt_gpu_write(kt_gpu *gpu, kt_dptr to, const void *from, size_t bytes, 
 typedef struct slot {
     kt_cu_event sent; // after the last copy out of it
     bool busy;        // that event was recorded and not waited for
-    int n_open;       // reserved and not sent
 } slot;
 
 struct kt_gpu_uploader {
@@ -252,8 +251,7 @@ struct kt_gpu_uploader {
 };
 
 static kt_status pin_ring(kt_gpu_uploader *uploader, size_t slot_bytes, kt_err *err) {
-    const size_t sizes[] = {slot_bytes != 0 ? slot_bytes : (size_t)(32 * mb), (size_t)(16 * mb),
-        (size_t)(8 * mb), (size_t)mb};
+    const size_t sizes[] = {slot_bytes, (size_t)(16 * mb), (size_t)(8 * mb), (size_t)mb};
     kt_status status = KT_EMEMORY;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && status == KT_EMEMORY; i++) {
         if (i > 0 && sizes[i] >= sizes[0]) continue;
@@ -290,80 +288,40 @@ void kt_gpu_uploader_close(kt_gpu_uploader *uploader) {
     free(uploader);
 }
 
-size_t kt_gpu_uploader_slot_bytes(const kt_gpu_uploader *uploader) {
-    return uploader->slot_bytes;
-}
-
 static kt_status wait_slot(kt_gpu_uploader *uploader, slot *one, kt_err *err) {
     if (!one->busy) return KT_OK;
     one->busy = false;
     return kt_gpu_event_wait(uploader->gpu, one->sent, err);
 }
 
-kt_status kt_gpu_uploader_reserve(
-    kt_gpu_uploader *uploader, size_t bytes, void **out, kt_err *err) {
-    *out = NULL;
-    KT_ASSERT(bytes <= uploader->slot_bytes && uploader->pinned.at != NULL);
+// Room for `bytes`, at most a slot, in the current slot or the next one once that is free.
+static kt_status reserve(kt_gpu_uploader *uploader, size_t bytes, char **out, kt_err *err) {
     if (bytes > uploader->slot_bytes - uploader->used) {
         int next = (uploader->current + 1) % N_SLOTS;
-        slot *one = &uploader->slots[next];
-        if (one->n_open > 0)
-            return KT_FAIL(err, KT_EUSAGE, "the upload ring is full of pieces that were not sent");
-        KT_TRY(wait_slot(uploader, one, err));
+        KT_TRY(wait_slot(uploader, &uploader->slots[next], err));
         uploader->current = next;
         uploader->used = 0;
     }
     *out = (char *)uploader->pinned.at + (size_t)uploader->current * uploader->slot_bytes +
            uploader->used;
     uploader->used += (bytes + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
-    if (uploader->used > uploader->slot_bytes) uploader->used = uploader->slot_bytes;
-    uploader->slots[uploader->current].n_open++;
-    return KT_OK;
-}
-
-kt_status kt_gpu_uploader_send(
-    kt_gpu_uploader *uploader, kt_dptr to, const void *reserved, size_t bytes, kt_err *err) {
-    size_t at = (size_t)((const char *)reserved - (const char *)uploader->pinned.at);
-    KT_ASSERT(at + bytes <= uploader->slot_bytes * N_SLOTS);
-    slot *one = &uploader->slots[at / uploader->slot_bytes];
-    KT_ASSERT(one->n_open > 0);
-    one->n_open--;
-    KT_TRY(kt_gpu_upload(uploader->gpu, uploader->stream, to, reserved, bytes, err));
-    one->busy = true;
-    return kt_gpu_event_record(uploader->gpu, one->sent, uploader->stream, err);
-}
-
-kt_status kt_gpu_uploader_read(kt_gpu_uploader *uploader, kt_dptr to, size_t bytes,
-    kt_gpu_source source, void *ctx, kt_err *err) {
-    for (size_t done = 0; done < bytes;) {
-        size_t n = bytes - done < uploader->slot_bytes ? bytes - done : uploader->slot_bytes;
-        void *piece;
-        KT_TRY(kt_gpu_uploader_reserve(uploader, n, &piece, err));
-        kt_status status = source(ctx, (int64_t)done, piece, n, err);
-        if (status != KT_OK) {
-            uploader->slots[uploader->current].n_open--;
-            return status;
-        }
-        KT_TRY(kt_gpu_uploader_send(uploader, to + done, piece, n, err));
-        done += n;
-    }
-    return KT_OK;
-}
-
-static kt_status copy_piece(void *ctx, int64_t offset, void *out, size_t size, kt_err *err) {
-    (void)err;
-    KT_ASSERT(out != NULL);
-    memcpy(out, (const char *)ctx + offset, size);
     return KT_OK;
 }
 
 kt_status kt_gpu_uploader_put(
     kt_gpu_uploader *uploader, kt_dptr to, const void *from, size_t bytes, kt_err *err) {
-    union {
-        const void *in;
-        void *ctx;
-    } lend = {.in = from}; // copy_piece only reads it
-    return kt_gpu_uploader_read(uploader, to, bytes, copy_piece, lend.ctx, err);
+    for (size_t done = 0; done < bytes;) {
+        size_t n = bytes - done < uploader->slot_bytes ? bytes - done : uploader->slot_bytes;
+        char *piece;
+        KT_TRY(reserve(uploader, n, &piece, err));
+        memcpy(piece, (const char *)from + done, n);
+        KT_TRY(kt_gpu_upload(uploader->gpu, uploader->stream, to + done, piece, n, err));
+        slot *one = &uploader->slots[uploader->current];
+        one->busy = true;
+        KT_TRY(kt_gpu_event_record(uploader->gpu, one->sent, uploader->stream, err));
+        done += n;
+    }
+    return KT_OK;
 }
 
 kt_status kt_gpu_uploader_wait(kt_gpu_uploader *uploader, kt_err *err) {

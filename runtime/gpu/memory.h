@@ -40,8 +40,8 @@ typedef struct kt_gpu_pinned {
 kt_status kt_gpu_pin(
     kt_gpu *gpu, const char *name, size_t bytes, kt_gpu_pinned *out, kt_err *err) KT_MUST_CHECK;
 // Pins memory of kt_os_pages(bytes), which the caller's threads may have touched before: that is
-// the larger part of the time. On success the pages belong to *out. Errors: EMEMORY: they cannot be
-// pinned and stay the caller's.
+// the larger part of the time. On success the pages belong to *out, else they stay the caller's.
+// Errors: EMEMORY: they cannot be pinned.
 kt_status kt_gpu_pin_pages(kt_gpu *gpu, const char *name, void *pages, size_t bytes,
     kt_gpu_pinned *out, kt_err *err) KT_MUST_CHECK;
 void kt_gpu_unpin(kt_gpu *gpu, kt_gpu_pinned *pinned);
@@ -61,27 +61,14 @@ kt_status kt_gpu_write(
 // A ring of pinned slots: the host fills one while others are on their way. One thread at a time.
 typedef struct kt_gpu_uploader kt_gpu_uploader;
 
-// Writes `size` bytes that lie at `offset` of the source to `out`.
-typedef kt_status (*kt_gpu_source)(void *ctx, int64_t offset, void *out, size_t size, kt_err *err);
-
-// `slot_bytes` 0: three slots of 32 MB; less (16, 8, 1 MB) if the system does not pin as much.
+// Three slots of `slot_bytes` (16, 8 or 1 MB where that is less and the system does not pin more).
 // Copies go to `stream`.
 kt_status kt_gpu_uploader_open(kt_gpu *gpu, kt_cu_stream stream, size_t slot_bytes,
     kt_gpu_uploader **out, kt_err *err) KT_MUST_CHECK;
 void kt_gpu_uploader_close(kt_gpu_uploader *uploader); // waits for what is under way; NULL is fine
-size_t kt_gpu_uploader_slot_bytes(const kt_gpu_uploader *uploader);
 // Copies from host memory; `from` may be reused at once.
 kt_status kt_gpu_uploader_put(kt_gpu_uploader *uploader, kt_dptr to, const void *from, size_t bytes,
     kt_err *err) KT_MUST_CHECK;
-// Asks `source` for pieces (in order, each at most a slot) straight into the ring.
-kt_status kt_gpu_uploader_read(kt_gpu_uploader *uploader, kt_dptr to, size_t bytes,
-    kt_gpu_source source, void *ctx, kt_err *err) KT_MUST_CHECK;
-// By hand: `reserve` gives room for `bytes` (at most a slot) in the ring, waiting for a free slot;
-// `send` copies what was written there. Other threads may fill the room in between.
-kt_status kt_gpu_uploader_reserve(
-    kt_gpu_uploader *uploader, size_t bytes, void **out, kt_err *err) KT_MUST_CHECK;
-kt_status kt_gpu_uploader_send(kt_gpu_uploader *uploader, kt_dptr to, const void *reserved,
-    size_t bytes, kt_err *err) KT_MUST_CHECK;
 // Waits until everything has arrived.
 kt_status kt_gpu_uploader_wait(kt_gpu_uploader *uploader, kt_err *err) KT_MUST_CHECK;
 
