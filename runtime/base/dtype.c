@@ -24,6 +24,10 @@ int kt_dtype_bytes(kt_dtype dtype) {
     return row_of(dtype)->bytes;
 }
 
+bool kt_dtype_is_float(kt_dtype dtype) {
+    return dtype == KT_DTYPE_F32 || dtype == KT_DTYPE_F16 || dtype == KT_DTYPE_BF16;
+}
+
 bool kt_dtype_find(kt_str name, kt_dtype *out) {
     for (int i = 0; i < KT_DTYPE_COUNT; i++) {
         if (!kt_str_is(name, rows[i].name)) continue;

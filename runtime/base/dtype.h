@@ -28,6 +28,7 @@ typedef enum kt_dtype {
 
 const char *kt_dtype_name(kt_dtype dtype);
 int kt_dtype_bytes(kt_dtype dtype);
+bool kt_dtype_is_float(kt_dtype dtype); // f32, f16 or bf16: what checkpoints hold numbers in
 bool kt_dtype_find(kt_str name, kt_dtype *out);
 
 enum { KT_MAX_RANK = 6 };

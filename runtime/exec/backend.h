@@ -69,6 +69,9 @@ typedef struct kt_loop {
     int64_t steps; // out: how many steps were read
 } kt_loop;
 
+// Are the n numbers of `until` all zero?
+bool kt_loop_ended(const int32_t *until, int64_t n);
+
 // Which tensor, of which picture: slots differ for UPLOAD tensors of stages that run ahead.
 typedef struct kt_backend_table {
     const char *name;

@@ -175,19 +175,13 @@ static kt_status cpu_run(kt_backend *backend, const kt_plan_step *steps, int n,
     return KT_OK;
 }
 
-static bool all_zero(const int32_t *at, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        if (at[i] != 0) return false;
-    return true;
-}
-
 static kt_status cpu_loop(kt_backend *backend, kt_loop *loop, int slot, kt_err *err) {
     cpu *c = (cpu *)backend;
     const int32_t *read = address(c, loop->stage->loop_read, slot, NULL);
     const int32_t *until = address(c, loop->stage->loop_until, slot, NULL);
     const kt_tensor *t = &backend->plan->tensors[loop->stage->loop_until];
     int64_t n = kt_tensor_bytes(t, loop->values) / 4;
-    for (loop->steps = 0; loop->steps < loop->most && !all_zero(until, n);) {
+    for (loop->steps = 0; loop->steps < loop->most && !kt_loop_ended(until, n);) {
         KT_TRY(cpu_run(backend, loop->list->steps, loop->list->n_steps, loop->values, slot, err));
         loop->steps++;
         if (!loop->step(loop->ctx, read, until)) break;

@@ -249,19 +249,14 @@ static kt_status await_step(
     return KT_OK;
 }
 
-static bool all_zero(const int32_t *at, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        if (at[i] != 0) return false;
-    return true;
-}
-
 static kt_status run_steps(kt_cuda *c, kt_loop *loop, kt_gpu_graph *graph, int slot, kt_err *err) {
     const kt_plan *plan = c->base.plan;
     const kt_cuda_mirror *m = &c->mirrors[loop->stage - plan->stages];
     int64_t rows = kt_tensor_bytes(&plan->tensors[loop->stage->loop_until], loop->values) / 4;
     int64_t most = kt_axis_value(plan->tensors[loop->stage->loop_read].axis[1], loop->values);
     int64_t submitted = 0;
-    for (loop->steps = 0; loop->steps < loop->most && !all_zero(m->until.at, rows); loop->steps++) {
+    for (loop->steps = 0; loop->steps < loop->most && !kt_loop_ended(m->until.at, rows);
+         loop->steps++) {
         for (; submitted < loop->most && submitted < loop->steps + 2; submitted++)
             KT_TRY(submit(c, loop, graph, slot, err));
         KT_TRY(await_step(c, m, rows, most, loop->steps, err));

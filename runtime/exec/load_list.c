@@ -61,10 +61,6 @@ static void add_vectors(kt_load_list *list, const kt_plan *plan) {
     }
 }
 
-static bool is_float(kt_dtype dtype) {
-    return dtype == KT_DTYPE_F32 || dtype == KT_DTYPE_F16 || dtype == KT_DTYPE_BF16;
-}
-
 static void add_parts(kt_load_list *list, const kt_plan *plan, const kt_load_step *step) {
     const kt_prepare *prepare = step->prepare;
     const kt_weight *weight = &plan->model->weights[prepare->weight];
@@ -75,7 +71,7 @@ static void add_parts(kt_load_list *list, const kt_plan *plan, const kt_load_ste
         s.at = step->offset + t->offset;
         s.bytes = t->bytes;
         s.row = prepare->row_from;
-        s.f16 = plain && is_float(s.stored->dtype);
+        s.f16 = plain && kt_dtype_is_float(s.stored->dtype);
         KT_PUSH(list->arena, &list->segments, s);
     }
     if (prepare->to_tensor < 0) return;

@@ -13,10 +13,6 @@ typedef struct filling {
     int64_t width, wide; // bytes of a number, stored and in the image
 } filling;
 
-static bool is_float(kt_dtype dtype) {
-    return dtype == KT_DTYPE_F32 || dtype == KT_DTYPE_F16 || dtype == KT_DTYPE_BF16;
-}
-
 static kt_status refuse(const filling *f, int64_t index, const void *number, kt_err *err) {
     const kt_stored *stored = f->s->stored;
     const char *path = f->fill->checkpoint->files[stored->file].path;
@@ -63,7 +59,7 @@ static kt_status read_raw(filling *f, int64_t offset, void *out, int64_t size, k
 
 // The same, and looks at numbers.
 static kt_status read_bytes(filling *f, int64_t offset, char *out, int64_t size, kt_err *err) {
-    if (!is_float(f->s->stored->dtype)) return read_raw(f, offset, out, size, err);
+    if (!kt_dtype_is_float(f->s->stored->dtype)) return read_raw(f, offset, out, size, err);
     int64_t most = KT_LOAD_SCRATCH; // what is looked at is still in the cache
     for (int64_t done = 0; done < size; done += most) {
         int64_t n = size - done < most ? size - done : most;
@@ -100,7 +96,7 @@ static kt_status read_half(filling *f, int64_t row, int64_t rows, char *out, kt_
     KT_TRY(read_raw(f, stored, scratch, (2 * rows - 1) * in, err));
     for (int64_t r = 1; r < rows; r++) memmove(scratch + r * in, scratch + 2 * r * in, (size_t)in);
     int64_t n = rows * in / f->width;
-    if (is_float(f->s->stored->dtype))
+    if (kt_dtype_is_float(f->s->stored->dtype))
         KT_TRY(look_at(f, (f->s->first + stored) / f->width, scratch, n, in / f->width, err));
     put_numbers(f, out, n);
     return KT_OK;

@@ -40,10 +40,6 @@ static double element(const kt_check_tensor *t, int64_t i) {
     return NAN;
 }
 
-static bool is_float(kt_dtype dtype) {
-    return dtype == KT_DTYPE_F32 || dtype == KT_DTYPE_F16 || dtype == KT_DTYPE_BF16;
-}
-
 static double tolerance_of(const kt_op *op, kt_dtype dtype) {
     for (int i = 0; i < op->n_tolerances; i++)
         if (op->tolerances[i].dtype == dtype) return op->tolerances[i].value;
@@ -99,7 +95,7 @@ typedef struct worst_place {
 // The worst of one row (or of the whole tensor), and how many are too far off.
 static void look(const kt_check_tensor *want, const kt_check_tensor *got, int64_t from, int64_t to,
     double tolerance, worst_place *worst) {
-    bool real = is_float(want->dtype);
+    bool real = kt_dtype_is_float(want->dtype);
     double scale = real ? 1e-6 : 1;
     for (int64_t i = from; real && i < to; i++) scale = fmax(scale, fabs(element(want, i)));
     for (int64_t i = from; i < to; i++) {

@@ -194,12 +194,6 @@ static kt_status run_batches(kt_session *s, kt_request *r, const kt_stage *stage
     return KT_OK;
 }
 
-static bool all_zero(const int32_t *at, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        if (at[i] != 0) return false;
-    return true;
-}
-
 // The back end's loop, step by step, for those who look at what a step makes.
 static kt_status run_loop_slowly(kt_session *s, kt_request *r, kt_loop *loop, kt_err *err) {
     const kt_backend_table *table = s->backend->table;
@@ -211,7 +205,7 @@ static kt_status run_loop_slowly(kt_session *s, kt_request *r, kt_loop *loop, kt
         at[i] = kt_arena_alloc(&r->arena, (size_t)bytes[i]);
     }
     KT_TRY(table->get(s->backend, tensors[1], r->slot, at[1], bytes[1], err));
-    while (loop->steps < loop->most && !all_zero(at[1], bytes[1] / 4)) {
+    while (loop->steps < loop->most && !kt_loop_ended(at[1], bytes[1] / 4)) {
         pass p = {loop->list, loop->values, loop->steps, s->dump};
         KT_TRY(run_steps(r, &p, err));
         for (int i = 0; i < 2; i++)
