@@ -32,17 +32,8 @@ struct kt_dump_folder {
 
 // ---- the folder as it is
 
-static bool is_listed(const kt_json *tensors, kt_str name) {
-    for (size_t i = 0; i < tensors->n; i++) {
-        kt_str file;
-        bool has = kt_json_get_text(kt_json_find(&tensors->as.items[i], KT_STR("file")), &file);
-        if (has && kt_str_eq(file, name)) return true;
-    }
-    return false;
-}
-
-// The list of files in the index of a former dump; NULL if there is none.
-static const kt_json *former_files(kt_dump_folder *f) {
+// The list of tensors in the index of a former dump; NULL if there is none.
+static const kt_json *former_tensors(kt_dump_folder *f) {
     const kt_json_limits limits = {(int64_t)256 << 20, 8, 10000000};
     const kt_json *root = NULL;
     kt_str mark;
@@ -56,10 +47,24 @@ static const kt_json *former_files(kt_dump_folder *f) {
     return ours ? tensors : NULL;
 }
 
+// The files of a former dump, its index among them; none where there is no such index.
+static void list_former(kt_dump_folder *f, kt_table *out) {
+    kt_table_init(out, f->arena);
+    const kt_json *tensors = f->n_old > 0 ? former_tensors(f) : NULL;
+    if (tensors) kt_table_set(out, KT_STR(INDEX_NAME), 1);
+    for (size_t i = 0; tensors && i < tensors->n; i++) {
+        kt_str file;
+        if (kt_json_get_text(kt_json_find(&tensors->as.items[i], KT_STR("file")), &file))
+            kt_table_set(out, file, 1);
+    }
+}
+
 static kt_status check_files(kt_dump_folder *f, kt_err *err) {
-    const kt_json *former = f->n_old > 0 ? former_files(f) : NULL;
+    kt_table former;
+    list_former(f, &former);
     for (int i = 0; i < f->n_old; i++) {
-        if (former && (kt_str_is(f->old[i], INDEX_NAME) || is_listed(former, f->old[i]))) continue;
+        int64_t ours;
+        if (kt_table_find(&former, f->old[i], &ours)) continue;
         KT_FAIL(err, KT_EFILE, "the folder '%s' holds '%.*s', which is no part of a former dump",
             f->path, KT_STR_ARG(f->old[i]));
         kt_err_note(err, "name a new folder, or empty this one: a dump replaces nothing else");
