@@ -152,6 +152,18 @@ const char *kt_take_device(kt_args *args, const char *value) {
     return "expected auto, cuda or cpu";
 }
 
+const char *kt_take_format(kt_args *args, const char *value) {
+    if (strcmp(value, "text") != 0 && strcmp(value, "json") != 0) return "expected text or json";
+    args->json = strcmp(value, "json") == 0;
+    return NULL;
+}
+
+const char *kt_take_quiet(kt_args *args, const char *value) {
+    (void)args, (void)value;
+    kt_log_set_level(KT_LOG_WARN);
+    return NULL;
+}
+
 int kt_report(kt_status status, const kt_buf *report, const kt_err *err) {
     kt_log_progress(NULL);
     if (report && report->n > 0) fputs(report->at, stderr);

@@ -17,12 +17,6 @@ typedef struct output {
     bool broken;    // stdout takes no more
 } output;
 
-static const char *take_format(kt_args *args, const char *value) {
-    if (strcmp(value, "text") != 0 && strcmp(value, "json") != 0) return "expected text or json";
-    args->json = strcmp(value, "json") == 0;
-    return NULL;
-}
-
 static const char *take_seed(kt_args *args, const char *value) {
     int64_t seed;
     if (!kt_str_to_i64(kt_str_from(value), &seed) || seed < 0)
@@ -81,12 +75,6 @@ static const char *take_verbose(kt_args *args, const char *value) {
     return NULL;
 }
 
-static const char *take_quiet(kt_args *args, const char *value) {
-    (void)args, (void)value;
-    kt_log_set_level(KT_LOG_WARN);
-    return NULL;
-}
-
 static const kt_flag flags[] = {
     {"-p", "TEXT", "ask this instead of the pipeline's items; - reads it from stdin",
         kt_take_question},
@@ -94,7 +82,7 @@ static const kt_flag flags[] = {
     {"--model", "DIR", "model folder or .gguf file; without it the pipeline's own", kt_take_model},
     {"--ops", "DIR", "more ops; one with a shipped op's name replaces it", kt_take_ops},
     {"--device", "auto|cuda|cpu", "where to run", kt_take_device},
-    {"--format", "text|json", "json: one object a line and picture", take_format},
+    {"--format", "text|json", "json: one object a line and picture", kt_take_format},
     {"--greedy", NULL, "always the likeliest token (temperature 0)", take_greedy},
     {"--seed", "N", "of the random draws", take_seed},
     {"--max-tokens", "N", "cap on the tokens of every item", take_max_tokens},
@@ -109,7 +97,7 @@ static const kt_flag flags[] = {
     {"--trace", "FILE", "one line for every driver call", take_trace},
     {"--sms", "N", "use only so many SMs of the GPU (to measure as a smaller one)", take_sms},
     {"--verbose", NULL, "say more on stderr", take_verbose},
-    {"--quiet", NULL, "say only warnings and errors on stderr", take_quiet},
+    {"--quiet", NULL, "say only warnings and errors on stderr", kt_take_quiet},
 };
 
 // ---- text

@@ -1,6 +1,5 @@
 // kotaro verify PIPELINE --golden DIR: runs what a golden folder says and compares stage by stage.
 #include "loader/npy.h"
-#include "runtime/base/log.h"
 #include "runtime/exec/verify.h"
 #include "tools/command.h"
 
@@ -16,18 +15,6 @@ static const char *take_golden(kt_args *args, const char *value) {
     return NULL;
 }
 
-static const char *take_format(kt_args *args, const char *value) {
-    if (strcmp(value, "text") != 0 && strcmp(value, "json") != 0) return "expected text or json";
-    args->json = strcmp(value, "json") == 0;
-    return NULL;
-}
-
-static const char *take_quiet(kt_args *args, const char *value) {
-    (void)args, (void)value;
-    kt_log_set_level(KT_LOG_WARN);
-    return NULL;
-}
-
 static const kt_flag flags[] = {
     {"--golden", "DIR", "folder with golden.json: what to run, and what is right", take_golden},
     {"--model", "DIR", "model folder or .gguf file; without it the golden's, or the pipeline's",
@@ -36,8 +23,8 @@ static const kt_flag flags[] = {
     {"--set", "NAME=VALUE", "set a parameter, over what the golden sets", kt_take_set},
     {"--ops", "DIR", "more ops; one with a shipped op's name replaces it", kt_take_ops},
     {"--memory-limit", "SIZE", "refuse to use more (8G, 512M)", kt_take_memory},
-    {"--format", "text|json", "json: one object", take_format},
-    {"--quiet", NULL, "say only warnings and errors on stderr", take_quiet},
+    {"--format", "text|json", "json: one object", kt_take_format},
+    {"--quiet", NULL, "say only warnings and errors on stderr", kt_take_quiet},
 };
 
 // ---- text
@@ -45,7 +32,7 @@ static const kt_flag flags[] = {
 typedef struct report {
     const kt_golden *golden;
     const kt_verify *verify;
-    const char *pipeline, *model, *device;
+    const char *pipeline, *device;
 } report;
 
 static void print_place(const kt_verdict *v, kt_buf *out) {

@@ -25,7 +25,7 @@ typedef struct kt_args {
     const char *ops[32];
     kt_setting settings[64];
     const char *dump_only[64]; // run
-    bool json;                 // run
+    bool json;                 // run, verify
     bool all, cpu;             // plan
     int arch, sms;             // plan
     const char *rule;          // explain
@@ -53,6 +53,8 @@ const char *kt_take_ops(kt_args *args, const char *value);
 const char *kt_take_memory(kt_args *args, const char *value);
 const char *kt_take_question(kt_args *args, const char *value);
 const char *kt_take_device(kt_args *args, const char *value);
+const char *kt_take_format(kt_args *args, const char *value); // text|json
+const char *kt_take_quiet(kt_args *args, const char *value);
 
 // Prints diagnostics (or a printed `report` of them, which may be NULL) and the error to stderr;
 // returns the status' exit code.

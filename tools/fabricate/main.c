@@ -163,8 +163,8 @@ static kt_status fabricate(kt_arena *arena, kt_buf *text, kt_err *err) {
     KT_TRY(put_settings(arena, &geometry, text, err));
     kt_shard *shards;
     int n = kt_shard_split(arena, &tensors, set.shard_bytes, &shards, text);
-    kt_status status = text->n > 0 ? put(arena, "model.safetensors.index.json", text, err) : KT_OK;
-    return status == KT_OK ? put_shards(shards, n, err) : status;
+    KT_TRY(put_shards(shards, n, err));
+    return text->n > 0 ? put(arena, "model.safetensors.index.json", text, err) : KT_OK;
 }
 
 int main(int argc, char **argv) {

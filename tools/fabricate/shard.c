@@ -1,5 +1,7 @@
 #include "tools/fabricate/shard.h"
 
+#include "runtime/base/file.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,7 +104,6 @@ int kt_shard_split(
 
 typedef struct job {
     const kt_shard *shard;
-    const kt_writing *how;
     kt_os_sink *sink;   // NULL: nothing is written
     kt_os_mutex *mutex; // guards what follows
     kt_status status;
@@ -184,12 +185,12 @@ static void write_small(job *j) {
 }
 
 kt_status kt_shard_write(const kt_shard *shard, const kt_writing *how, kt_err *err) {
-    job j = {.shard = shard, .how = how, .mutex = kt_os_mutex_create()};
+    job j = {.shard = shard, .mutex = kt_os_mutex_create()};
     kt_arena tmp = {0};
-    const char *path = kt_arena_printf(&tmp, "%s/%s", how->folder, shard->name);
     int64_t header_bytes = (int64_t)shard->header.n;
     if (!how->measure)
-        j.status = kt_os_create(path, header_bytes + shard->data_bytes, &j.sink, &j.err);
+        j.status = kt_os_create(kt_path_join(&tmp, how->folder, shard->name),
+            header_bytes + shard->data_bytes, &j.sink, &j.err);
     if (j.status == KT_OK) {
         write_out(&j, -header_bytes, shard->header.at, header_bytes);
         if (how->sparse)

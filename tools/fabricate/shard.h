@@ -21,9 +21,9 @@ typedef struct kt_shard {
 
 typedef struct kt_writing {
     kt_pool *pool;
-    const char *folder;
-    bool sparse;  // data of tensors above KT_SHARD_SMALL stay holes
-    bool measure; // make all bytes and write none
+    const char *folder; // of files; NULL where `measure`
+    bool sparse;        // data of tensors above KT_SHARD_SMALL stay holes
+    bool measure;       // make all bytes and write none
 } kt_writing;
 
 // Splits tensors (reordered) into shards of at most `limit` bytes. *shards is in the arena; each
