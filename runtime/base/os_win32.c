@@ -241,7 +241,7 @@ kt_status kt_os_write_at(
     const char *from = bytes;
     for (size_t done = 0; done < size;) {
         uint64_t to = (uint64_t)offset + done;
-        OVERLAPPED place = {0}; // as in kt_os_read_at
+        OVERLAPPED place = {0}; // on a handle opened for waiting, this only carries the offset
         place.Offset = (DWORD)(to & 0xffffffffU);
         place.OffsetHigh = (DWORD)(to >> 32);
         size_t rest = size - done;
@@ -263,11 +263,11 @@ kt_status kt_os_sink_close(kt_os_sink *sink, kt_err *err) {
     return status;
 }
 
-// Always binary: line ends are ours.
 void kt_os_will_read(kt_os_file *file, int64_t offset, int64_t size_bytes) {
     (void)file, (void)offset, (void)size_bytes; // the cache manager finds out by itself
 }
 
+// Always binary: line ends are ours.
 FILE *kt_os_fopen(const char *path, const char *mode) {
     char binary[16];
     snprintf(binary, sizeof binary, "%s%s", mode, strchr(mode, 'b') == NULL ? "b" : "");
