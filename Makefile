@@ -141,7 +141,7 @@ run: all
 
 test: all $B/fabricate $(TEST_PROGRAMS) $(PLAIN_FUZZ)
 	@tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
-	@BUILD=$B tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh)
+	@BUILD=$B $(if $(SAN),TEST_SECONDS=$${TEST_SECONDS:-3600}) tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh)
 
 test-gpu: all $(GPU_PROGRAMS) $B/tests/test_text
 	@BUILD=$B tests/run.sh --gpu $(GPU_PROGRAMS) $(wildcard tests/gpu/*.sh)
@@ -184,4 +184,4 @@ clean:
 	rm -rf build build-san build-fuzz build-cov dist
 
 -include $(OBJECTS:.o=.d) $(FABRICATE:%.c=$B/%.d) $(COMMAND_OBJECTS:.o=.d) $(SHARED_OBJECTS:.o=.d) \
-    $(TESTS:%.c=$B/%.d) $(GPU_TESTS:%.c=$B/%.d) $(FUZZ_TESTS:%.c=$B/%.d)
+    $B/tools/bench/load.d $B/tests/fuzz/main.d $(TESTS:%.c=$B/%.d) $(GPU_TESTS:%.c=$B/%.d) $(FUZZ_TESTS:%.c=$B/%.d)
