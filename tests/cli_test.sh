@@ -197,6 +197,10 @@ fails 'a token beyond the vocabulary' 2 'ids up to 5000' $run pipelines/full.yam
 copy_model
 rm "$tmp/model/tokenizer.json"
 fails 'a missing tokenizer' 2 'tokenizer.json' $run pipelines/full.yaml $scene $cpu --model "$tmp/model"
+if mkfifo "$tmp/model/tokenizer.json" 2>/dev/null; then # to open it would wait for somebody who writes
+    fails 'a pipe as tokenizer' 2 'it is not a file' timeout 20 $run pipelines/full.yaml $scene $cpu --model "$tmp/model"
+    fails 'a pipe as pipeline' 2 'it is not a file' timeout 20 $run "$tmp/model/tokenizer.json" $scene $cpu
+fi
 
 # ---- pipelines and use: exit code 2
 sed 's/host: read_image/op: read_imago/' pipelines/analyze.base.yaml >"$tmp/bad.yaml"
@@ -229,6 +233,10 @@ printf 'kotaro: pipeline/1\nname: mute\ndoc: No answers.\nextends: %s/pipelines/
 fails 'a result that cannot be printed' 2 'mute.yaml:5:9' $run "$tmp/mute.yaml" $scene $cpu
 printf 'kotaro: op/1\nname: mute\n' >"$tmp/mute.op.yaml"
 fails 'a manifest with another name' 2 "is called 'op.yaml'" $kotaro check "$tmp/mute.op.yaml"
+fails 'check of a model folder' 2 '--model models/kotaro-tiny' $kotaro check $model
+fails 'check of weights' 2 'holds weights' $kotaro check $model/model.safetensors
+fails 'a pack in no folder, before anything is compiled' 2 "no folder '$tmp/none'" $kotaro warm pipelines/simple.yaml --arch 89 --export "$tmp/none/a.ktpack"
+fails 'an empty question' 2 'the question is empty' $run pipelines/simple.yaml $scene $cpu -p ""
 mkdir "$tmp/no_context"
 ln -s "$PWD/$model"/* "$tmp/no_context/"
 rm "$tmp/no_context/config.json"

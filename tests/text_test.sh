@@ -168,6 +168,8 @@ fails 'a picture for a text pipeline' 2 'looks at no picture' $run pipelines/cha
 fails 'no question' 2 '-p TEXT' $run pipelines/chat.yaml $usual
 fails 'an empty question' 2 'empty' $run pipelines/chat.yaml $usual -p ' '
 fails 'nothing on stdin' 2 'stdin holds no text' $run pipelines/chat.yaml $usual -p -
+zero_byte() { printf 'a\0b' | "$@"; }
+fails 'a zero byte on stdin' 2 'zero byte' zero_byte $run pipelines/chat.yaml $usual -p -
 fails 'a prompt that is too long' 1 "'context'" $run pipelines/chat.yaml $usual -p "$(yes word | head -9000 | tr '\n' ' ')"
 fails 'a text to score that is too long' 1 "'context'" $run pipelines/score.yaml $usual -p "$(yes word | head -9000 | tr '\n' ' ')"
 fails 'a word among ids' 1 "'two' at character 3 is no token id" $run pipelines/ids.yaml $usual -p '1 two 3'

@@ -97,7 +97,7 @@ const char *kt_take_set(kt_args *args, const char *value) {
 }
 
 const char *kt_take_model(kt_args *args, const char *value) {
-    if (!*value) return "a folder";
+    if (!*value) return "a model folder or a .gguf file";
     args->run.model = value;
     return NULL;
 }
@@ -115,8 +115,8 @@ const char *kt_take_memory(kt_args *args, const char *value) {
     return NULL;
 }
 
-// All of stdin, without the end of its last line; NULL if it cannot be read or is too long.
-static const char *read_stdin(void) {
+// All of stdin, without the end of its last line; NULL and why if it is no text.
+static const char *read_stdin(const char **why) {
     enum { MOST = 4 << 20 };
     static kt_buf text; // lives as long as the arguments
     char part[4096];
@@ -124,19 +124,25 @@ static const char *read_stdin(void) {
     kt_buf_clear(&text);
     while ((n = fread(part, 1, sizeof part, stdin)) > 0 && text.n <= MOST)
         kt_buf_add(&text, part, n);
+    *why = "stdin cannot be read, or holds more than 4 MB";
     if (ferror(stdin) || text.n > MOST) return NULL;
     while (text.n > 0 && (text.at[text.n - 1] == '\n' || text.at[text.n - 1] == '\r'))
         text.at[--text.n] = 0;
-    return text.n == 0 || memchr(text.at, 0, text.n) ? "" : text.at;
+    if (text.n > 0 && memchr(text.at, 0, text.n)) {
+        *why = "stdin holds a zero byte, which no text has";
+        return NULL;
+    }
+    return text.n == 0 ? "" : text.at;
 }
 
 const char *kt_take_question(kt_args *args, const char *value) {
     if (strcmp(value, "-") == 0) {
-        value = read_stdin();
-        if (!value) return "stdin cannot be read, or holds more than 4 MB";
+        const char *why;
+        value = read_stdin(&why);
+        if (!value) return why;
         if (!*value) return "stdin holds no text";
     }
-    if (!*value) return "a question is text";
+    if (!*value) return "the question is empty";
     if (!kt_utf8_valid(kt_str_from(value))) return not_utf8;
     args->run.question = value;
     return NULL;

@@ -38,6 +38,26 @@ static kt_status check_pipeline(kt_session *session, kt_diag *diag, kt_err *err)
     return KT_OK;
 }
 
+// What is no YAML file of Kotaro's, with what checks it.
+static kt_status check_kind(kt_arena *arena, const char *path, kt_err *err) {
+    kt_path_kind kind = kt_os_stat(path).kind;
+    const char *manifest = kt_path_join(arena, path, "op.yaml");
+    kt_str name = kt_str_from(path);
+    bool gguf = kind == KT_PATH_FILE && kt_str_ends(name, KT_STR(".gguf"));
+    bool part = kind == KT_PATH_FILE && kt_str_ends(name, KT_STR(".safetensors"));
+    bool folder = kind == KT_PATH_FOLDER && kt_os_stat(manifest).kind == KT_PATH_NONE;
+    if (folder)
+        KT_FAIL(err, KT_EFILE, "the folder '%s' is no op: it has no 'op.yaml'", path);
+    else if (gguf || part)
+        KT_FAIL(err, KT_EFILE, "'%s' is no YAML: it holds weights", path);
+    else
+        return KT_OK;
+    kt_err_note(err,
+        "a model is checked with its pipeline, as in kotaro check pipelines/full.yaml --model %s",
+        part ? kt_path_folder(arena, path) : path);
+    return KT_EFILE;
+}
+
 static int check_file(const kt_args *args, const char *given) {
     kt_session *session = kt_session_new(&args->run);
     kt_arena *arena = &session->model_arena;
@@ -46,6 +66,11 @@ static int check_file(const kt_args *args, const char *given) {
     kt_status status = KT_OK;
     kt_diag_init(&diag, arena);
     const char *path = kt_home_find(arena, given);
+    status = check_kind(arena, path, &err);
+    if (status != KT_OK) {
+        kt_session_close(session);
+        return kt_report(status, NULL, &err);
+    }
     if (kt_os_stat(path).kind == KT_PATH_FOLDER) path = kt_path_join(arena, path, "op.yaml");
     const kt_node *root = kt_yaml_open(arena, path, path, &diag);
     kt_str kind = root ? kind_of(root) : KT_STR("");

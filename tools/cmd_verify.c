@@ -145,6 +145,7 @@ static void print_json(const report *r, kt_buf *out) {
         kt_buf_printf(out, i ? ", {" : "{");
         add_text(out, "name", s->name);
         add_text(out, "address", s->address);
+        kt_buf_printf(out, "\"batch\": %" PRId64 ", ", s->batch);
         add_text(out, "why", s->why);
         if (v->compared) add_numbers(s, v, out);
         if (v->problem) add_text(out, "problem", kt_str_from(v->problem));

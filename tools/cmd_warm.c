@@ -41,7 +41,7 @@ static const char *take_sms(kt_args *args, const char *value) {
 
 static const char *take_model(kt_args *args, const char *value) {
     (void)args;
-    if (!*value) return "a folder";
+    if (!*value) return "a model folder or a .gguf file";
     if (n_models == MAX_MODELS) return "at most 8 of these";
     models[n_models++] = value;
     return NULL;
@@ -121,7 +121,11 @@ static void show_progress(void *ctx, const kt_compile_progress *progress) {
 static kt_status find_arch(kt_err *err) {
     kt_gpu *gpu = NULL;
     if (n_archs > 0) return KT_OK;
-    KT_TRY(kt_gpu_open(NULL, &gpu, err));
+    kt_status status = kt_gpu_open(NULL, &gpu, err);
+    if (status != KT_OK) {
+        kt_err_note(err, "or say which cards to compile for, as in --arch 89");
+        return status;
+    }
     archs[n_archs++] = gpu->info.arch;
     kt_gpu_close(gpu);
     return KT_OK;
@@ -141,7 +145,19 @@ static kt_status open_compiler(warm *w, kt_err *err) {
     return kt_compiler_open(&options, &w->compiler, err);
 }
 
+// Minutes of compiling must not end at a mistyped path.
+static kt_status check_export(warm *w, kt_err *err) {
+    if (!export_path) return KT_OK;
+    const char *folder = kt_path_folder(&w->arena, export_path);
+    if (kt_os_stat(export_path).kind == KT_PATH_FOLDER)
+        return KT_FAIL(
+            err, KT_EFILE, "'%s' is a folder; name a file for the pack in it", export_path);
+    if (kt_os_stat(folder).kind == KT_PATH_FOLDER) return KT_OK;
+    return KT_FAIL(err, KT_EFILE, "no folder '%s' for the pack '%s'", folder, export_path);
+}
+
 static kt_status warm_all(warm *w, const kt_args *args, kt_err *err) {
+    KT_TRY(check_export(w, err));
     KT_TRY(find_arch(err));
     KT_TRY(open_compiler(w, err));
     for (int a = 0; a < n_archs; a++)

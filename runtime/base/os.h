@@ -55,7 +55,7 @@ bool kt_os_mkdirs(const char *path); // also parents; mode 0700 where it makes t
 // A folder that only this user can write: not a link, owned by us, no group/other write. Made if
 // missing.
 bool kt_os_private_folder(const char *path);
-// Writes a file under a temporary name in the same folder (exclusive, 0600) and renames it over
+// Writes a file under a temporary name in the same folder (exclusive, 0644) and renames it over
 // `path`.
 kt_status kt_os_write_atomic(
     const char *path, const void *bytes, size_t size, kt_err *err) KT_MUST_CHECK;

@@ -48,9 +48,12 @@ kt_path_info kt_os_stat(const char *path) {
 
 kt_status kt_os_open(const char *path, kt_os_file **out, kt_err *err) {
     *out = NULL;
+    struct stat st;
+    // Opening a pipe would wait for its writer.
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return KT_FAIL(err, KT_EFILE, "cannot open '%s': it is not a file", path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return KT_FAIL(err, KT_EFILE, "cannot open '%s': %s", path, strerror(errno));
-    struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(fd);
         return KT_FAIL(err, KT_EFILE, "cannot open '%s': it is not a file", path);
@@ -192,7 +195,7 @@ kt_status kt_os_write_atomic(const char *path, const void *bytes, size_t size, k
     uint64_t salt;
     kt_os_random(&salt, sizeof salt);
     const char *temp = kt_arena_printf(&tmp, "%s.%016llx.tmp", path, (unsigned long long)salt);
-    int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     bool ok = fd >= 0 && write_all(fd, bytes, size);
     int why = errno;
     if (fd >= 0 && close(fd) != 0 && ok) {

@@ -7,6 +7,7 @@
 #include "runtime/exec/times.h"
 #include "runtime/gpu/memory.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -294,7 +295,9 @@ static kt_status open_gpu(kt_session *s, kt_err *err) {
         .check_each = s->options.check_each, .green_sms = s->options.green_sms};
     if (s->options.trace) {
         s->trace = kt_os_fopen(s->options.trace, "w");
-        if (!s->trace) return KT_FAIL(err, KT_EFILE, "'%s' cannot be written", s->options.trace);
+        if (!s->trace)
+            return KT_FAIL(
+                err, KT_EFILE, "'%s' cannot be written: %s", s->options.trace, strerror(errno));
         options.trace = s->trace;
     }
     double start = kt_os_now_ms();
