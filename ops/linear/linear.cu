@@ -1,21 +1,7 @@
 // Kernels of ops/linear/op.yaml.
 #include "matmul.cuh"
 
-#if KT_LAYOUT_W_TILES_LUT4
-typedef kt_reader_lut4<KT_M, KT_K> reader;
-#elif KT_LAYOUT_W_TILES_LUT4_K16
-typedef kt_reader_lut4_k16<KT_M, KT_K> reader;
-#elif KT_LAYOUT_W_TILES_Q4
-typedef kt_reader_q4<KT_M, KT_K> reader;
-#elif KT_LAYOUT_W_TILES_Q6
-typedef kt_reader_q6<KT_M, KT_K> reader;
-#elif KT_LAYOUT_W_TILES_Q8
-typedef kt_reader_q8<KT_M, KT_K> reader;
-#elif KT_LAYOUT_W_TILES_F16
-typedef kt_reader_f16<KT_M, KT_K> reader;
-#else
-#error "this layout of w has no reader"
-#endif
+typedef KT_READER_W<KT_M, KT_K> reader;
 
 KT_DEVICE float act(float v) {
 #if KT_ACT_GELU_TANH

@@ -316,4 +316,20 @@ template <int32_t M, int32_t K> struct kt_reader_q8 {
     }
 };
 
+// KT_READER_W: the template for the layout that this build has the input `w` in; not defined where
+// there is none, or another input of weights.
+#if KT_LAYOUT_W_TILES_LUT4
+#define KT_READER_W kt_reader_lut4
+#elif KT_LAYOUT_W_TILES_LUT4_K16
+#define KT_READER_W kt_reader_lut4_k16
+#elif KT_LAYOUT_W_TILES_Q4
+#define KT_READER_W kt_reader_q4
+#elif KT_LAYOUT_W_TILES_Q6
+#define KT_READER_W kt_reader_q6
+#elif KT_LAYOUT_W_TILES_Q8
+#define KT_READER_W kt_reader_q8
+#elif KT_LAYOUT_W_TILES_F16
+#define KT_READER_W kt_reader_f16
+#endif
+
 #endif
