@@ -79,6 +79,29 @@ int kt_gguf_type_block(int ggml_type) {
     return type == NULL ? 0 : type->block;
 }
 
+// Source: src/ggml-common.h (block_*) in ggml-org/ggml.
+static const struct {
+    int number, n, at[2];
+} halves[] = {
+    {2, 1, {0}},
+    {3, 2, {0, 2}},
+    {6, 1, {0}},
+    {7, 2, {0, 2}},
+    {8, 1, {0}},
+    {12, 2, {0, 2}},
+    {13, 2, {0, 2}},
+    {14, 1, {208}},
+};
+
+kt_gguf_halves kt_gguf_type_halves(int ggml_type) {
+    for (size_t i = 0; i < sizeof halves / sizeof halves[0]; i++) {
+        if (halves[i].number != ggml_type) continue;
+        int bytes = find_type(ggml_type)->bytes;
+        return (kt_gguf_halves){bytes, halves[i].n, {halves[i].at[0], halves[i].at[1]}};
+    }
+    return (kt_gguf_halves){0};
+}
+
 // ---- kinds of metadata
 
 typedef struct kind_row {

@@ -93,4 +93,12 @@ const char *kt_gguf_type_name(int ggml_type);
 // Numbers that one block of the type holds (1 for plain numbers); 0 for a number not known.
 int kt_gguf_type_block(int ggml_type);
 
+// What a block of a type holds in f16: scales and minima.
+typedef struct kt_gguf_halves {
+    int block; // bytes
+    int n;     // 0: plain numbers, or a type that no shipped format reads
+    int at[2]; // bytes from the start of the block, even
+} kt_gguf_halves;
+kt_gguf_halves kt_gguf_type_halves(int ggml_type);
+
 #endif

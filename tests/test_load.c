@@ -61,6 +61,7 @@ static rig *rig_open(void **state) {
 
 static void rig_close(rig *r) {
     kt_os_close(r->file.file);
+    if (r->path) test_remove(kt_path_folder(&r->arena, r->path));
     kt_arena_deinit(&r->arena);
     free(r->bytes);
     free(r);
@@ -399,6 +400,38 @@ static void load_tells_the_first_bad_number(void **state) {
     rig_close(r);
 }
 
+// A scale of GGML's blocks that is no number, in rows as stored and interleaved.
+static void load_looks_at_scales(void **state) {
+    const struct { int type, at; } types[] = {{2, 0}, {8, 0}, {7, 2}, {12, 2}, {14, 208}};
+    enum { ROWS = 64, BLOCKS = 2 };
+    const int64_t bad[] = {-1, 0, 1, 6, 63, 127};
+    for (int t = 0; t < 5; t++)
+        for (int b = 0; b < 6; b++)
+            for (int i = 0; i < 4; i++) {
+                rig *r = rig_open(state);
+                const kt_gguf_halves halves = kt_gguf_type_halves(types[t].type);
+                kt_weight *w = add(r, "scales", KT_DTYPE_U8, ROWS, BLOCKS * halves.block);
+                r->stored[0].ggml_type = types[t].type;
+                r->stored[0].type = kt_str_from(kt_gguf_type_name(types[t].type));
+                w->interleave = i % 2 ? 16 : 0;
+                memset(r->bytes, 0xbb, (size_t)r->size); // as f16: -0.97
+                const uint16_t nan = 0x7e00;
+                if (bad[b] >= 0) memcpy(r->bytes + bad[b] * halves.block + types[t].at, &nan, 2);
+                prepare(r, w, 0, ROWS, r->size);
+                write_file(r);
+                looker l = look_at(r, i < 2 ? 256 : 4096, 3, 1, 0);
+                kt_load_stats stats;
+                kt_err err = {0};
+                kt_status status = kt_load_weights(&l.base, NULL, &stats, &err);
+                const char *says = kt_arena_printf(
+                    &r->arena, "in block %d (%s)", (int)bad[b], r->stored[0].type.at);
+                assert_int_equal(status, bad[b] < 0 ? KT_OK : KT_EMODEL);
+                if (bad[b] >= 0 && !strstr(err.text, says)) fail_msg("%s: %s", says, err.text);
+                look_end(&l);
+                rig_close(r);
+            }
+}
+
 // A file that becomes shorter while it is read.
 static void load_says_that_a_file_ends_early(void **state) {
     rig *r = rig_open(state);
@@ -441,6 +474,21 @@ static void looking_finds_what_does_not_fit(void **state) {
             assert_int_equal(found, rows[i].bad ? at : -1);
             if (!rows[i].bad && rows[i].dtype == KT_DTYPE_F32)
                 assert_true(scan.largest == (double)fabsf(rows[i].value));
+        }
+}
+
+// Wherever the bytes begin and end.
+static void looking_finds_scales(void **state) {
+    (void)state;
+    enum { BLOCK = 210, AT = 208, BAD = 3, ALL = 5 * BLOCK };
+    const kt_gguf_halves halves = kt_gguf_type_halves(14);
+    char bytes[ALL] = {0};
+    bytes[BAD * BLOCK + AT + 1] = 0x7c; // infinity
+    for (int from = 0; from < ALL; from++)
+        for (int to = from; to <= ALL; to += 7) {
+            bool held = from <= BAD * BLOCK + AT && to >= BAD * BLOCK + AT + 2;
+            int64_t found = kt_load_look_blocks(&halves, from, bytes + from, to - from);
+            assert_int_equal(found, held ? BAD - from / BLOCK : -1);
         }
 }
 
@@ -492,8 +540,10 @@ int main(void) {
         cmocka_unit_test(load_with_threads_is_the_same),
         cmocka_unit_test(load_stops_when_asked),
         cmocka_unit_test(load_tells_the_first_bad_number),
+        cmocka_unit_test(load_looks_at_scales),
         cmocka_unit_test(load_says_that_a_file_ends_early),
         cmocka_unit_test(looking_finds_what_does_not_fit),
+        cmocka_unit_test(looking_finds_scales),
         cmocka_unit_test(looking_counts_small_numbers),
         cmocka_unit_test(load_tells_of_faint_tensors),
     };

@@ -6,6 +6,7 @@
 #ifndef KT_EXEC_LOAD_PARTS_H
 #define KT_EXEC_LOAD_PARTS_H
 
+#include "loader/gguf.h"
 #include "runtime/exec/load.h"
 
 // What a look at numbers found.
@@ -82,6 +83,12 @@ kt_status kt_load_fill_chunk(kt_load_fill *fill, kt_err *err) KT_MUST_CHECK;
 // Looks at n numbers of a float type. f16: they will become f16. Returns the first that is not
 // finite (or that f16 cannot hold), -1: all are fine. Adds to *scan for bf16 and f32 numbers.
 int64_t kt_load_look(kt_dtype dtype, bool f16, const void *numbers, int64_t n, kt_load_scan *scan);
+// Looks at the f16 numbers in blocks of GGML's: `n` bytes that begin `from` bytes into a tensor (or
+// into a row, which begins with a block). Returns the block of the first that is not finite,
+// counted from the one that `from` lies in, -1: all are fine. A number that the bytes do not hold
+// whole is not looked at.
+int64_t kt_load_look_blocks(
+    const kt_gguf_halves *halves, int64_t from, const char *bytes, int64_t n);
 // Numbers of a float type as f32.
 void kt_load_widen(kt_dtype dtype, const void *in, float *out, int64_t n);
 

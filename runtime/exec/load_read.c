@@ -11,6 +11,7 @@ typedef struct filling {
     const kt_load_segment *s;
     kt_load_scan *scan;
     int64_t width, wide; // bytes of a number, stored and in the image
+    kt_gguf_halves halves;
 } filling;
 
 static kt_status refuse(const filling *f, int64_t index, const void *number, kt_err *err) {
@@ -50,6 +51,22 @@ static kt_status look_at(
     return refuse(f, index + bad + bad / run * run, numbers + bad * f->width, err);
 }
 
+// The same for the scales of blocks: bytes that begin `from` bytes into the tensor, in runs of
+// `run` bytes (whole blocks).
+static kt_status look_at_blocks(
+    const filling *f, int64_t from, const char *bytes, int64_t n, int64_t run, kt_err *err) {
+    int64_t bad = kt_load_look_blocks(&f->halves, from, bytes, n);
+    if (bad < 0) return KT_OK;
+    const kt_stored *stored = f->s->stored;
+    int64_t per_run = run / f->halves.block;
+    int64_t block = from / f->halves.block + bad + bad / per_run * per_run;
+    return KT_FAIL(err, KT_EMODEL,
+        "%s: tensor '%.*s' has a scale that is no number, or infinite, in block %" PRId64
+        " (%.*s); the file is damaged, download it again",
+        f->fill->checkpoint->files[stored->file].path, KT_STR_ARG(stored->name), block,
+        KT_STR_ARG(stored->type));
+}
+
 // Bytes of the tensor from `offset` within the weight's rows.
 static kt_status read_raw(filling *f, int64_t offset, void *out, int64_t size, kt_err *err) {
     f->fill->bytes += size;
@@ -59,13 +76,15 @@ static kt_status read_raw(filling *f, int64_t offset, void *out, int64_t size, k
 
 // The same, and looks at numbers.
 static kt_status read_bytes(filling *f, int64_t offset, char *out, int64_t size, kt_err *err) {
-    if (!kt_dtype_is_float(f->s->stored->dtype)) return read_raw(f, offset, out, size, err);
+    bool plain = kt_dtype_is_float(f->s->stored->dtype);
+    if (!plain && f->halves.n == 0) return read_raw(f, offset, out, size, err);
     int64_t most = KT_LOAD_SCRATCH; // what is looked at is still in the cache
     for (int64_t done = 0; done < size; done += most) {
         int64_t n = size - done < most ? size - done : most;
         KT_TRY(read_raw(f, offset + done, out + done, n, err));
-        int64_t index = (f->s->first + offset + done) / f->width;
-        KT_TRY(look_at(f, index, out + done, n / f->width, n, err));
+        int64_t from = f->s->first + offset + done;
+        KT_TRY(plain ? look_at(f, from / f->width, out + done, n / f->width, n, err)
+                     : look_at_blocks(f, from, out + done, n, INT64_MAX, err));
     }
     return KT_OK;
 }
@@ -96,8 +115,11 @@ static kt_status read_half(filling *f, int64_t row, int64_t rows, char *out, kt_
     KT_TRY(read_raw(f, stored, scratch, (2 * rows - 1) * in, err));
     for (int64_t r = 1; r < rows; r++) memmove(scratch + r * in, scratch + 2 * r * in, (size_t)in);
     int64_t n = rows * in / f->width;
+    int64_t from = f->s->first + stored;
     if (kt_dtype_is_float(f->s->stored->dtype))
-        KT_TRY(look_at(f, (f->s->first + stored) / f->width, scratch, n, in / f->width, err));
+        KT_TRY(look_at(f, from / f->width, scratch, n, in / f->width, err));
+    else if (f->halves.n > 0)
+        KT_TRY(look_at_blocks(f, from, scratch, rows * in, in, err));
     put_numbers(f, out, n);
     return KT_OK;
 }
@@ -166,6 +188,7 @@ static kt_status fill_segment(filling *f, int64_t from, int64_t to, char *out, k
         return KT_OK;
     }
     f->width = kt_dtype_bytes(s->stored->dtype);
+    f->halves = kt_gguf_type_halves(s->stored->ggml_type);
     f->wide = s->widen ? (int64_t)sizeof(float) : f->width;
     const kt_weight *weight = s->weight;
     if (weight->transposed && weight->rank == 2) return read_turned(f, from, out, to - from, err);
@@ -178,7 +201,7 @@ kt_status kt_load_fill_chunk(kt_load_fill *fill, kt_err *err) {
     const kt_load_chunk *chunk = fill->chunk;
     for (int i = 0; i < chunk->n_segments; i++) {
         const kt_load_segment *s = &fill->list->segments.at[chunk->segment + i];
-        filling f = {fill, s, &fill->scans[i], 0, 0};
+        filling f = {.fill = fill, .s = s, .scan = &fill->scans[i]};
         int64_t from = chunk->from > s->at ? chunk->from : s->at;
         int64_t to = s->at + s->bytes < chunk->to ? s->at + s->bytes : chunk->to;
         kt_status status =

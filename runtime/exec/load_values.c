@@ -87,6 +87,23 @@ int64_t kt_load_look(kt_dtype dtype, bool f16, const void *numbers, int64_t n, k
     return -1;
 }
 
+int64_t kt_load_look_blocks(
+    const kt_gguf_halves *halves, int64_t from, const char *bytes, int64_t n) {
+    int64_t in = from % halves->block, first = -1;
+    for (int i = 0; i < halves->n; i++) {
+        int64_t at = halves->at[i] - in, block = 0;
+        for (; at < 0; at += halves->block) block++;
+        for (; at + 2 <= n; at += halves->block, block++) {
+            uint16_t bits;
+            memcpy(&bits, bytes + at, sizeof bits);
+            if ((bits & F16_INFINITE) != F16_INFINITE) continue;
+            if (first < 0 || block < first) first = block;
+            break;
+        }
+    }
+    return first;
+}
+
 void kt_load_widen(kt_dtype dtype, const void *in, float *out, int64_t n) {
     const uint16_t *half = in;
     if (dtype == KT_DTYPE_F32) memcpy(out, in, sizeof(float) * (size_t)n);
