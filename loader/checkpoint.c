@@ -91,7 +91,9 @@ static kt_status files_of_index(opener *in, names *files) {
     enum { MAX_BYTES = 64 << 20, MAX_DEPTH = 8, MAX_VALUES = 2 << 20 };
     kt_json_limits limits = {MAX_BYTES, MAX_DEPTH, MAX_VALUES};
     const kt_json *root;
-    KT_TRY(kt_json_read(in->arena, in->index, limits, &root, in->err));
+    kt_status status = kt_json_read(in->arena, in->index, limits, &root, in->err);
+    if (status == KT_EFORMAT) kt_err_note(in->err, "the file is damaged; download it again");
+    KT_TRY(status);
     in->weight_map = kt_json_find(root, KT_STR("weight_map"));
     if (in->weight_map == NULL || in->weight_map->kind != KT_JSON_OBJECT) {
         return KT_FAIL(in->err, KT_EFORMAT, "%s: 'weight_map' is %s, expected an object", in->index,

@@ -14,7 +14,9 @@ struct kt_config {
 kt_status kt_config_open(kt_arena *arena, const char *path, const kt_config **out, kt_err *err) {
     kt_config *config = KT_NEW(arena, kt_config);
     kt_json_limits limits = {MAX_BYTES, MAX_DEPTH, MAX_VALUES};
-    KT_TRY(kt_json_read(arena, path, limits, &config->root, err));
+    kt_status status = kt_json_read(arena, path, limits, &config->root, err);
+    if (status == KT_EFORMAT) kt_err_note(err, "the file is damaged; download it again");
+    KT_TRY(status);
     if (config->root->kind != KT_JSON_OBJECT) {
         return KT_FAIL(err, KT_EFORMAT, "%s:1:1: expected an object, found %s", path,
             kt_json_describe(arena, config->root));

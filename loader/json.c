@@ -181,10 +181,7 @@ kt_status kt_json_read(
     kt_arena tmp = {0};
     kt_str text;
     kt_status status = kt_file_read(&tmp, path, limits.bytes, &text, err);
-    if (status == KT_OK) {
-        status = kt_json_parse(arena, text, path, limits, out, err);
-        if (status != KT_OK) kt_err_note(err, "the file is damaged; download it again");
-    }
+    if (status == KT_OK) status = kt_json_parse(arena, text, path, limits, out, err);
     kt_arena_deinit(&tmp);
     return status;
 }

@@ -122,11 +122,6 @@ static bool is_stored(const binder *b, kt_str pattern, kt_str base) {
     return kt_checkpoint_find(&b->model->checkpoint, stored_name(b->arena, pattern, base)) != NULL;
 }
 
-static bool is_plain(const kt_stored *stored) {
-    return stored->dtype == KT_DTYPE_F32 || stored->dtype == KT_DTYPE_F16 ||
-           stored->dtype == KT_DTYPE_BF16;
-}
-
 // Reports a type of GGUF that no format reads.
 static void refuse_type(binder *b, const kt_stored *stored, const kt_weight *w) {
     kt_buf known = {0};
@@ -149,7 +144,7 @@ static void refuse_type(binder *b, const kt_stored *stored, const kt_weight *w) 
 static const kt_format *find_format(
     binder *b, kt_str base, const kt_stored *stored, const kt_weight *w) {
     const kt_format *plain = NULL;
-    bool blocks = stored->ggml_type >= 0 && !is_plain(stored);
+    bool blocks = stored->ggml_type >= 0 && !kt_dtype_is_float(stored->dtype);
     for (int i = 0; i < b->n_formats; i++) {
         const kt_format *format = b->formats[i];
         if (blocks && format->ggml_type == stored->ggml_type) return format;
@@ -343,7 +338,7 @@ static bool bind_plain(
         kt_diag_note_at(b->diag, ref->at, "the tensor is named");
         return false;
     }
-    if (!is_plain(stored)) {
+    if (!kt_dtype_is_float(stored->dtype)) {
         kt_str type =
             stored->ggml_type < 0 ? kt_str_from(kt_dtype_name(stored->dtype)) : stored->type;
         kt_diag_error(b->diag, KT_RULE_WEIGHT, w->at,
@@ -375,7 +370,7 @@ static bool fits(const kt_stored *stored, const kt_tensor_ref *ref, const kt_wei
     int rank = stored->rank;
     memcpy(have, stored->shape, sizeof have);
     if (ref->from || rank == 0) return true;
-    if (!is_plain(stored)) {
+    if (!kt_dtype_is_float(stored->dtype)) {
         if (stored->ggml_type < 0 || rank < 2) return true;
         rank--; // bytes of a block
         if (!kt_mul(have[rank - 1], kt_gguf_type_block(stored->ggml_type), &have[rank - 1]))

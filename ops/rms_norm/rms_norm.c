@@ -18,8 +18,8 @@ static void rows_run(void *ctx, int64_t begin, int64_t end) {
         const float *x = c->x + r * c->d;
         double sum = 0;
         for (int64_t i = 0; i < c->d; i++) sum += (double)x[i] * (double)x[i];
-        float scale = (float)(1.0 / sqrt(sum / (double)c->d + (double)c->eps));
-        for (int64_t i = 0; i < c->d; i++) row[i] = x[i] * scale * c->w[i] * c->scale;
+        float inv_rms = (float)(1.0 / sqrt(sum / (double)c->d + (double)c->eps));
+        for (int64_t i = 0; i < c->d; i++) row[i] = x[i] * inv_rms * c->w[i] * c->scale;
         c->host->f32_to_f16(row, c->y + r * c->d, (size_t)c->d);
     }
     free(row);

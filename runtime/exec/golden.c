@@ -225,7 +225,9 @@ kt_status kt_golden_read(kt_arena *arena, const char *folder, kt_golden *out, kt
     *out = (kt_golden){.folder = folder};
     reader r = {.arena = arena, .folder = folder, .err = err};
     r.path = kt_path_join(arena, folder, "golden.json");
-    KT_TRY(kt_json_read(arena, r.path, limits, &r.object, err));
+    kt_status status = kt_json_read(arena, r.path, limits, &r.object, err);
+    if (status == KT_EFORMAT) kt_err_note(err, "the file is damaged; make the golden again");
+    KT_TRY(status);
     KT_TRY(read_head(&r, out));
     return read_stages(&r, find(&r, "stages"), out);
 }
