@@ -410,7 +410,7 @@ static void load_looks_at_scales(void **state) {
             for (int i = 0; i < 4; i++) {
                 rig *r = rig_open(state);
                 const kt_gguf_halves halves = kt_gguf_type_halves(types[t].type);
-                kt_weight *w = add(r, "scales", KT_DTYPE_U8, ROWS, BLOCKS * halves.block);
+                kt_weight *w = add(r, "scales", KT_DTYPE_U8, ROWS, (int64_t)BLOCKS * halves.block);
                 r->stored[0].ggml_type = types[t].type;
                 r->stored[0].type = kt_str_from(kt_gguf_type_name(types[t].type));
                 w->interleave = i % 2 ? 16 : 0;
