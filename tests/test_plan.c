@@ -1,5 +1,5 @@
 // Plans: the shipped pipelines on both targets, memory by simulation, sizes as symbols, layouts,
-// builds.
+// builds. Above 700 lines, as all of it looks at the plans of one fixture.
 #include "runtime/base/log.h"
 #include "runtime/exec/load.h"
 #include "runtime/plan/plan.h"
@@ -668,6 +668,26 @@ static void orders_of_rows(void **state) {
     close_plan(&f);
 }
 
+// Two code books do not fit in one layout.
+static void joint_weights_of_two_formats_are_unpacked(void **state) {
+    (void)state;
+    for (int two = 0; two < 2; two++) {
+        fixture f;
+        open_files(&f, "tests/data/pipelines/orders.yaml", "build/fake/plan/joint");
+        kt_weight *up = (kt_weight *)kt_model_weight(&f.model, KT_STR("dec.1.mlp.up"));
+        KT_ASSERT(up);
+        assert_true(kt_str_is(up->format->name, "bnb_nf4"));
+        if (two) up->format = kt_registry_format(f.registry, KT_STR("bnb_fp4"));
+        make_plan(&f, ada);
+        if (f.status != KT_OK) show(&f);
+        assert_int_equal(f.status, KT_OK);
+        const kt_layout *pair = &f.plan->layouts[f.plan->weight_layout[up - f.model.weights]];
+        assert_int_equal(pair->n_weights, 2);
+        assert_true(kt_str_is(pair->name, two ? "tiles_f16" : "tiles_lut4"));
+        close_plan(&f);
+    }
+}
+
 static void has_define(const kt_build *b, const char *define) {
     for (int i = 0; i < b->n_defines; i++)
         if (strcmp(b->defines[i], define) == 0) return;
@@ -737,6 +757,8 @@ static int setup(void **state) {
     fabricate("build/fake/plan/vision", &fake_vision);
     fabricate("build/fake/plan/text", &fake_text);
     fabricate("build/fake/plan/orders", &orders);
+    orders.nf4 = true;
+    fabricate("build/fake/plan/joint", &orders);
     return 0;
 }
 
@@ -759,6 +781,7 @@ int main(void) {
         cmocka_unit_test(without_a_prepare_op_rows_are_unpacked_first),
         cmocka_unit_test(rows_are_prepared_in_ranges),
         cmocka_unit_test(orders_of_rows),
+        cmocka_unit_test(joint_weights_of_two_formats_are_unpacked),
         cmocka_unit_test(builds_say_what_kernels_see),
         cmocka_unit_test(too_little_memory_says_what_is_needed),
         cmocka_unit_test(a_plan_prints),

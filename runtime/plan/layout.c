@@ -229,6 +229,32 @@ static bool can_order(kt_planner *p, const source *s, kt_str layout, const wante
     return op && kt_op_port_find(op, KT_STR("to")) >= 0;
 }
 
+static void note_rows(void *ctx, kt_str name, kt_place at) {
+    (void)at;
+    bool *of_rows = ctx;
+    *of_rows = *of_rows || kt_str_is(name, "n") || kt_str_is(name, "rows");
+}
+
+// Does the op write something that is not of rows, such as a code book? A layout has it once.
+static bool has_tables(const kt_op *op) {
+    for (int i = 0; i < op->n_ports; i++) {
+        const kt_op_port *port = &op->ports[i];
+        bool of_rows = port->kind != KT_PORT_OUTPUT;
+        for (int a = 0; a < port->type.rank; a++)
+            kt_expr_names(port->type.axis[a], note_rows, &of_rows);
+        if (!of_rows) return true;
+    }
+    return false;
+}
+
+// Weights of two formats have different tables.
+static bool can_join(kt_planner *p, const wanted *w, kt_str layout) {
+    const kt_format *format = w->weights[0]->format;
+    bool same = true;
+    for (int i = 1; i < w->n; i++) same = same && w->weights[i]->format == format;
+    return same || !has_tables(kt_registry_prepare(p->registry, format->name, layout));
+}
+
 static bool choose(kt_planner *p, const kt_op_layout *layout, wanted *w) {
     for (int unpacked = 0; unpacked < 2; unpacked++)
         for (int a = 0; a < layout->n_as; a++) {
@@ -240,7 +266,7 @@ static bool choose(kt_planner *p, const kt_op_layout *layout, wanted *w) {
                 all = can_prepare(p, &s, layout->as[a]) && can_order(p, &s, layout->as[a], w) &&
                       (!unpacked || can_prepare(p, &raw, rows_name));
             }
-            if (!all) continue;
+            if (!all || (!unpacked && !can_join(p, w, layout->as[a]))) continue;
             w->layout = layout->as[a];
             w->unpacked = unpacked;
             return true;
