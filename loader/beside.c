@@ -39,3 +39,10 @@ char *kt_beside(kt_arena *arena, const char *file, kt_str name) {
     fold(out);
     return out;
 }
+
+bool kt_beside_missing(kt_diag *diag, kt_place at, const char *path, const char *what) {
+    (void)kt_diag_error(diag, KT_RULE_FILE, at, "no file '%s' to %s", path, what);
+    kt_diag_note(diag, "a path is relative to the file that says it; from another folder name a "
+                       "shipped file by its whole path");
+    return false;
+}
