@@ -142,16 +142,16 @@ static uint8_t nearest_of(const float *map, int n, float x) {
     return (uint8_t)best;
 }
 
-typedef struct nf4 {
+typedef struct quantised {
     const store_row *store;
     const float *book;
     uint8_t *codes, *absmax;
     float *scales, *nested; // absmax as numbers; absmax of absmax
     float map[NESTED], offset;
     int64_t n, blocks, nested_blocks;
-} nf4;
+} quantised;
 
-static void nest_scales(nf4 *q) {
+static void nest_scales(quantised *q) {
     double sum = 0;
     for (int64_t b = 0; b < q->blocks; b++) sum += (double)q->scales[b];
     q->offset = q->blocks > 0 ? (float)(sum / (double)q->blocks) : 0;
@@ -165,7 +165,7 @@ static void nest_scales(nf4 *q) {
     }
 }
 
-static void quantize(writer *w, const float *values, nf4 *q) {
+static void quantize(writer *w, const float *values, quantised *q) {
     int64_t block = q->store->block;
     q->blocks = (q->n + block - 1) / block;
     q->nested_blocks = (q->blocks + NESTED - 1) / NESTED;
@@ -200,9 +200,10 @@ static void add_state(writer *w, const char *name, const store_row *store, const
     add_tensor(w, part(w, name, suffix), "U8", &length, 1, json, (size_t)length);
 }
 
-static void add_nf4(writer *w, const char *name, const store_row *store, const float *values,
+static void add_bnb(writer *w, const char *name, const store_row *store, const float *values,
     const int64_t shape[2]) {
-    nf4 q = {.store = store, .n = shape[0] * shape[1], .book = store->fp4 ? fp4_map : nf4_map};
+    quantised q = {
+        .store = store, .n = shape[0] * shape[1], .book = store->fp4 ? fp4_map : nf4_map};
     quantize(w, values, &q);
     int64_t codes[2] = {(q.n + 1) / 2, 1}, map = 16, nested_map = NESTED;
     add_tensor(w, name, "U8", codes, 2, q.codes, (size_t)codes[0]);
@@ -234,7 +235,7 @@ static void add_weight(writer *w, const kt_check_data *data, int port) {
     while (stores[store].ggml.bytes > 0 && t->shape[1] % stores[store].ggml.weights != 0)
         store = stores[store].smaller;
     if (stores[store].block > 0)
-        add_nf4(w, name, &stores[store], values, t->shape);
+        add_bnb(w, name, &stores[store], values, t->shape);
     else if (stores[store].ggml.bytes > 0)
         kt_check_gguf_add(&w->gguf, w->arena, name, &stores[store].ggml, values, t->shape);
     else
