@@ -2,6 +2,7 @@
 
 #include "runtime/base/f16.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -325,7 +326,7 @@ kt_status kt_npy_write(const char *path, kt_dtype dtype, int rank, const int64_t
     size_t bytes = (size_t)kt_dtype_bytes(dtype);
     for (int i = 0; i < rank; i++) bytes *= (size_t)shape[i];
     FILE *file = kt_os_fopen(path, "wb");
-    if (!file) return KT_FAIL(err, KT_EFILE, "'%s' cannot be written", path);
+    if (!file) return KT_FAIL(err, KT_EFILE, "'%s' cannot be written: %s", path, strerror(errno));
     kt_buf head = {0};
     write_head(dtype, rank, shape, &head);
     bool ok = write_all(file, &head, data, bytes);

@@ -32,6 +32,7 @@ struct kt_cache {
     const char *folder; // NULL: off
     const char *why_off;
     bool evicted; // once per process
+    bool warned;  // that a kernel could not be written
 };
 
 // ---- key
@@ -281,6 +282,15 @@ bool kt_cache_get(kt_cache *cache, kt_hash key, int sm, kt_arena *arena, kt_cach
     return hit;
 }
 
+// A full disk fails every kernel alike.
+static void warn_once(kt_cache *cache, const kt_err *err) {
+    if (cache->warned)
+        kt_log_debug("a compiled kernel is not kept: %s", err->text);
+    else
+        kt_log_warn("compiled kernels are not kept: %s", err->text);
+    cache->warned = true;
+}
+
 void kt_cache_put(kt_cache *cache, kt_hash key, const kt_cache_entry *entry) {
     if (cache->folder == NULL) return;
     kt_arena tmp = {0};
@@ -297,7 +307,7 @@ void kt_cache_put(kt_cache *cache, kt_hash key, const kt_cache_entry *entry) {
     kt_err err;
     const char *path = entry_path(cache, &tmp, key);
     if (file.n <= MAX_ENTRY_BYTES && kt_os_write_atomic(path, file.at, file.n, &err) != KT_OK)
-        kt_log_debug("a compiled kernel is not kept: %s", err.text);
+        warn_once(cache, &err);
     kt_buf_deinit(&file);
     kt_arena_deinit(&tmp);
     if (cache->evicted) return;
