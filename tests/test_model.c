@@ -1,5 +1,6 @@
 // Models: constants, sources, and weights found in fabricated checkpoints.
 #include "loader/model.h"
+#include "runtime/base/file.h"
 #include "runtime/base/log.h"
 #include "tests/fabricate.h"
 #include "tests/util.h"
@@ -21,14 +22,18 @@ typedef struct fixture {
 
 static const char folder_made[] = "build/fake/model";
 
-static void try_model(fixture *f, const char *file, const fake_model *fake) {
+static void try_made(fixture *f, const char *file) {
     *f = (fixture){0};
-    fabricate(folder_made, fake);
     kt_diag_init(&f->diag, &f->arena);
     f->registry = kt_registry_open(&f->arena, "ops", NULL, 0, &f->diag);
     assert_non_null(f->registry);
     f->status =
         kt_model_open(&f->arena, f->registry, &file, 1, folder_made, &f->model, &f->diag, &f->err);
+}
+
+static void try_model(fixture *f, const char *file, const fake_model *fake) {
+    fabricate(folder_made, fake);
+    try_made(f, file);
 }
 
 static void says(const fixture *f, const char *message) {
@@ -187,6 +192,50 @@ static void a_tensor_too_many_is_named(void **state) {
     close_model(&f);
 }
 
+// Angles that are stretched in any way, and a base under either of its keys.
+static void stretched_rope_is_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *config, *says; // NULL: it is taken
+        double theta;
+    } rows[] = {
+        {"\"rope_scaling\": null", NULL, 10000},
+        {"\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500000}", NULL, 500000},
+        {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": 1}", NULL, 10000},
+        {"\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0}", "rope_factor = 4", 0},
+        {"\"rope_parameters\": {\"rope_type\": \"llama3\", \"factor\": 8}", "rope_factor = 8", 0},
+        {"\"rope_scaling\": {\"long_factor\": [1.0, 1.5]}", "'rope_scaling.long_factor'", 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        fixture f;
+        kt_arena arena = {0};
+        kt_str config;
+        kt_err err;
+        fabricate(folder_made, &fake_text);
+        const char *path = kt_path_join(&arena, folder_made, "config.json");
+        assert_int_equal(kt_file_read(&arena, path, 1 << 20, &config, &err), KT_OK);
+        const char *theta = "\"rope_theta\": 10000.0,";
+        ptrdiff_t at = kt_str_find_text(config, theta);
+        assert_true(at > 0);
+        kt_str rest = kt_str_slice(config, (size_t)at + strlen(theta), config.n);
+        const char *text = kt_arena_printf(
+            &arena, "%.*s%s,%.*s", (int)at, config.at, rows[i].config, KT_STR_ARG(rest));
+        test_write(path, text, strlen(text));
+        try_made(&f, "pipelines/qwen2.model.yaml");
+        if (rows[i].says) {
+            assert_int_equal(f.status, KT_EMODEL);
+            says(&f, rows[i].says);
+        } else {
+            assert_int_equal(f.status, KT_OK);
+            kt_value value;
+            assert_true(kt_model_constant(&f.model, KT_STR("theta"), &value));
+            assert_true(value.r == rows[i].theta);
+        }
+        close_model(&f);
+        kt_arena_deinit(&arena);
+    }
+}
+
 static void other_folders_are_refused(void **state) {
     (void)state;
     fixture f = {0};
@@ -258,6 +307,7 @@ int main(void) {
         cmocka_unit_test(every_layer_is_counted),
         cmocka_unit_test(a_tensor_left_out_is_named),
         cmocka_unit_test(a_tensor_too_many_is_named),
+        cmocka_unit_test(stretched_rope_is_refused),
         cmocka_unit_test(other_folders_are_refused),
         cmocka_unit_test(shipped_model_files_check_alone),
         cmocka_unit_test(circles_of_files_end),
