@@ -115,7 +115,7 @@ kt_status kt_image_alloc(kt_image_job *job, int64_t height, int64_t width) {
     if (pixels > job->limits.pixels)
         return KT_FAIL(job->err, KT_EIMAGE,
             "'%s' is %" PRId64 " x %" PRId64 " = %" PRId64 " pixels, but the limit is %" PRId64
-            "; make it smaller, or raise the limit (dim 'photo' of the pipeline)",
+            "; make it smaller, or raise the pipeline's limit (--set image.pixels=N)",
             name, width, height, pixels, job->limits.pixels);
     size_t bytes = 3 * (size_t)pixels;
     free(job->out->rgb);

@@ -149,6 +149,8 @@ fails 'an empty picture' 1 'empty' $run pipelines/simple.yaml "$tmp/empty.jpg" $
 fails 'a picture that is cut short' 1 'cut.jpg' $run pipelines/simple.yaml "$tmp/cut.jpg" $cpu
 fails 'a file that is no picture' 1 'text.png' $run pipelines/simple.yaml "$tmp/text.png" $cpu
 fails 'a picture with too many pixels' 1 '60000' $run pipelines/simple.yaml "$tmp/huge.png" $cpu
+fails 'a limit of pixels' 1 'limit is 5000; make it smaller, or raise' $run pipelines/simple.yaml $scene $cpu --set image.pixels=5000
+works 'a higher limit of pixels' ': ' $run pipelines/simple.yaml $scene $cpu --max-tokens 3 --set image.pixels=134217728
 fails 'a folder as picture' 1 "$tmp" $run pipelines/simple.yaml "$tmp" $cpu
 fails 'a picture without a name' 1 "''" $run pipelines/simple.yaml '' $cpu
 fails 'no picture' 2 'none is given' $run pipelines/simple.yaml $cpu
