@@ -180,15 +180,16 @@ static bool read_tensors(kt_model_draft *draft, const kt_node *map, kt_source_de
     return ok;
 }
 
-// Texts of a list, or the one of a scalar.
-static const kt_str *read_texts(kt_model_draft *draft, const kt_node *node, int *n, bool *ok) {
+// Texts of a list, some of which may be empty, or the one of a scalar.
+static const kt_str *read_texts(
+    kt_model_draft *draft, const kt_node *node, bool empty, int *n, bool *ok) {
     bool list = node && node->kind == KT_NODE_LIST;
     *n = node == NULL ? 0 : list ? (int)node->n : 1;
     kt_str *out = KT_NEW_ARRAY(draft->arena, kt_str, *n);
     for (int i = 0; i < *n; i++) {
         const kt_node *item = list ? node->items[i] : node;
         out[i] = item->text;
-        if (item->kind == KT_NODE_SCALAR && item->text.n > 0) continue;
+        if (item->kind == KT_NODE_SCALAR && (item->text.n > 0 || (empty && list))) continue;
         *ok = kt_diag_error(draft->diag, KT_RULE_VALUE, item->at, "a text is expected here, got %s",
             kt_node_kind_name(item));
     }
@@ -200,7 +201,8 @@ static void read_expects(kt_model_draft *draft, const kt_node *map, kt_source_de
     kt_expect_decl *expects = KT_NEW_ARRAY(draft->arena, kt_expect_decl, n);
     for (int i = 0; i < n; i++) {
         expects[i].key = (kt_ref){map->pairs[i].key, map->pairs[i].at};
-        expects[i].values = read_texts(draft, map->pairs[i].value, &expects[i].n_values, ok);
+        expects[i].values =
+            read_texts(draft, map->pairs[i].value, true, &expects[i].n_values, ok); // "": or absent
     }
     out->expects = expects;
     out->n_expects = n;
@@ -214,7 +216,7 @@ static bool read_source(kt_model_draft *draft, const kt_pair *pair, kt_source_de
     out->name = (kt_ref){pair->key, pair->at};
     out->when = text_of(map, "when");
     out->tokenizer = text_of(map, "tokenizer");
-    out->files = read_texts(draft, value_of(map, "files"), &out->n_files, &ok);
+    out->files = read_texts(draft, value_of(map, "files"), false, &out->n_files, &ok);
     read_expects(draft, value_of(map, "expect"), out, &ok);
     out->constants = read_constants(draft, value_of(map, "constants"), &out->n_constants, &ok);
     ok = read_tensors(draft, value_of(map, "tensors"), out) && ok;

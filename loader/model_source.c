@@ -171,8 +171,10 @@ static bool is_expected(const kt_config *config, const kt_expect_decl *expect) {
     kt_value number;
     bool has_text = kt_config_text(config, expect->key.text, &text);
     bool has_number = !has_text && kt_config_number(config, expect->key.text, &number);
+    bool absent = !has_number && !kt_config_no_number(config, expect->key.text);
     for (int i = 0; i < expect->n_values; i++) {
         double wanted;
+        if (absent && expect->values[i].n == 0) return true;
         if (has_text && kt_str_eq(text, expect->values[i])) return true;
         if (!has_number || !kt_str_to_f64(expect->values[i], &wanted)) continue;
         if (number.r >= wanted && number.r <= wanted) return true;
@@ -188,7 +190,9 @@ bool kt_model_check_expects(
         if (model->config && is_expected(model->config, expect)) continue;
         kt_buf list = {0};
         for (int k = 0; k < expect->n_values; k++)
-            kt_buf_printf(&list, "%s%.*s", k == 0 ? "" : " or ", KT_STR_ARG(expect->values[k]));
+            if (expect->values[k].n > 0)
+                kt_buf_printf(
+                    &list, "%s%.*s", list.n == 0 ? "" : " or ", KT_STR_ARG(expect->values[k]));
         ok = kt_diag_error(draft->diag, KT_RULE_REQUIRE, expect->key.at,
             "'%.*s' is %s, this model file is for %s", KT_STR_ARG(expect->key.text),
             model->config ? kt_config_describe(model->config, expect->key.text, draft->arena)

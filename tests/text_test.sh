@@ -147,6 +147,9 @@ scaled() { # scaled FILE DEVICE
     $run "$tmp/scaled.yaml" --device "$2" --quiet --model "$tmp/minicpm" --set show=logp -p "$(cat "$tmp/own")" >"$1" 2>"$tmp/err" </dev/null
 }
 fails 'a pipeline that would leave the scales out' 2 'scaling == 1: scaling = 1.5' $run pipelines/score_ids.yaml --device "$device" --model "$tmp/minicpm" -p '1 2'
+cp -R "$tmp/minicpm" "$tmp/gelu"
+sed 's/"hidden_act": *"silu"/"hidden_act": "gelu_pytorch_tanh"/' $model/config.json >"$tmp/gelu/config.json"
+fails 'a model with another activation' 2 "'hidden_act' is the text 'gelu_pytorch_tanh', this model file is for silu" $run pipelines/score_ids.yaml --device "$device" --model "$tmp/gelu" -p '1 2'
 scaled "$tmp/scaled" "$device"
 ok=1
 [ "$(wc -w <"$tmp/scaled")" = "$(wc -w <"$tmp/whole")" ] && ! cmp -s "$tmp/scaled" "$tmp/whole" && ok=0
