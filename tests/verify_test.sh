@@ -145,6 +145,9 @@ $run $text --model models/kotaro-tiny -p '5 6 7 8' --dump "$tmp/text" --dump-onl
 END
 $kotaro verify $text --golden "$tmp/text" >"$tmp/out" 2>"$tmp/err" && grep -q '^ok  *logits  *score.logits  *\[4, ' "$tmp/out"
 result $? 'a text is scored as before'
+sed -i 's/"golden\/1", /&"pipeline": "other.yaml", /' "$tmp/text/golden.json"
+$kotaro verify $text --golden "$tmp/text" >"$tmp/out" 2>"$tmp/err" && grep -qF "was made for pipeline 'other.yaml', this is 'score_ids.yaml'" "$tmp/err"
+result $? 'a golden of another pipeline is warned of'
 sed -i 's/5 6 7 8/5 6 8 7/' "$tmp/text/golden.json"
 $kotaro verify $text --golden "$tmp/text" >"$tmp/out" 2>"$tmp/err"
 [ $? = 1 ] && grep -q '^FAIL  *ids  .* 2 of 4 differ, largest 1.00e+00 at \[2\] (8, golden 7)$' "$tmp/out" && grep -q '^0 of 2' "$tmp/out"

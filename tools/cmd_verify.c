@@ -1,5 +1,7 @@
 // kotaro verify PIPELINE --golden DIR: runs what a golden folder says and compares stage by stage.
 #include "loader/npy.h"
+#include "runtime/base/file.h"
+#include "runtime/base/log.h"
 #include "runtime/exec/verify.h"
 #include "tools/command.h"
 
@@ -175,6 +177,14 @@ static void set_options(kt_args *args, kt_arena *arena, const kt_golden *g) {
     o->n_dump_only = g->n_addresses;
 }
 
+// Another pipeline may have the same stages and other settings: that is for its user to judge.
+static void check_pipeline(const char *path, const kt_golden *g) {
+    const char *name = kt_path_name(path);
+    if (g->pipeline.n > 0 && !kt_str_is(g->pipeline, name))
+        kt_log_warn("'%s' was made for pipeline '%.*s', this is '%s'", g->folder,
+            KT_STR_ARG(g->pipeline), name);
+}
+
 static void on_failed(void *ctx, int image, const char *path, const kt_err *err) {
     (void)image, (void)path;
     *(kt_err *)ctx = *err;
@@ -228,6 +238,7 @@ int kt_cmd_verify(int argc, char **argv) {
     int code = kt_report(status, NULL, &err);
     if (status == KT_OK) {
         kt_verify *verify = kt_verify_new(&arena, &golden);
+        check_pipeline(args.run.pipeline, &golden);
         set_options(&args, &arena, &golden);
         args.run.dump_to = kt_verify_to(verify);
         code = compare(&args, &golden, verify);

@@ -200,8 +200,8 @@ static kt_status read_settings(reader *r, kt_golden *out) {
 }
 
 static kt_status read_head(reader *r, kt_golden *out) {
-    static const char *const keys[] = {
-        "kotaro", "doc", "model", "image", "question", "set", "greedy", "max_tokens", "stages"};
+    static const char *const keys[] = {"kotaro", "doc", "pipeline", "model", "image", "question",
+        "set", "greedy", "max_tokens", "stages"};
     kt_str mark;
     if (r->object->kind != KT_JSON_OBJECT)
         return KT_FAIL(r->err, KT_EFORMAT, "%s: it holds %s, expected an object", r->path,
@@ -210,6 +210,7 @@ static kt_status read_head(reader *r, kt_golden *out) {
     if (!kt_str_is(mark, "golden/1")) return wrong(r, "kotaro", "\"golden/1\"", find(r, "kotaro"));
     KT_TRY(check_keys(r, keys, sizeof keys / sizeof keys[0]));
     KT_TRY(get_text(r, "doc", false, &out->doc));
+    KT_TRY(get_text(r, "pipeline", false, &out->pipeline));
     KT_TRY(get_path(r, "model", &out->model));
     KT_TRY(get_path(r, "image", &out->image));
     KT_TRY(get_z(r, "question", &out->question));

@@ -1,7 +1,7 @@
 // Does a run make what a reference made? A golden folder says what to run and holds the tensors.
 //
 // golden.json:
-//   { "kotaro": "golden/1", "doc": "what made it",
+//   { "kotaro": "golden/1", "doc": "what made it", "pipeline": "file name", or "",
 //     "model": "folder, relative to this one", "image": "file", "question": "text", each or null,
 //     "set": {"name": "value"}, "greedy": true, "max_tokens": 4,
 //     "stages": [ { "name": "decoder layer 3", "address": "prefill[l=3].x1", "file": "dec3.npy",
@@ -29,7 +29,7 @@ typedef struct kt_golden_stage {
 
 typedef struct kt_golden {
     const char *folder;
-    kt_str doc;
+    kt_str doc, pipeline;                 // empty: not said
     const char *model, *image, *question; // paths joined with the folder; NULL: none
     kt_setting *settings;
     int n_settings;

@@ -165,7 +165,7 @@ def make(folder, model_folder, rgb, question, tokens=3, rows=None, device="cpu",
     chunk = chunk or max(512, len(ids))
     put_text(golden, ids, made, stages.of, model, rows, chunk)
     golden.write(doc=f"the reference on {NAME}, f32; {len(seen.sizes)} views",
-                 model="." if model_folder == folder else None,
+                 pipeline="analyze.base.yaml", model="." if model_folder == folder else None,
                  image="picture.png", question=question,
                  set={**SETTINGS, "chunk": chunk}, greedy=True, max_tokens=max(1, len(made)))
     return golden.table
