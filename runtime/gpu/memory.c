@@ -305,7 +305,6 @@ static kt_status reserve(kt_gpu_uploader *uploader, size_t bytes, char **out, kt
     *out = (char *)uploader->pinned.at + (size_t)uploader->current * uploader->slot_bytes +
            uploader->used;
     uploader->used += (bytes + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
-    if (uploader->used > uploader->slot_bytes) uploader->used = uploader->slot_bytes;
     return KT_OK;
 }
 
