@@ -9,11 +9,18 @@ static bool is_verbose(void) {
     return kt_log_get_level() >= KT_LOG_DEBUG;
 }
 
+// From this size on a plan is said without being asked for: a card may hold it or not.
+enum { SAID_FROM_MB = 1000 };
+
 void kt_times_planned(const kt_session *s) {
     kt_buf out = {0};
-    if (!is_verbose()) return;
+    bool large = kt_plan_target_bytes(s->plan) >= SAID_FROM_MB * (int64_t)1000000;
+    if (!large && !is_verbose()) return;
     kt_plan_print_sum(s->plan, &out);
-    kt_log_debug("%s", out.at);
+    if (large)
+        kt_log_info("%s", out.at);
+    else
+        kt_log_debug("%s", out.at);
     kt_buf_deinit(&out);
 }
 

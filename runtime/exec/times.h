@@ -4,7 +4,7 @@
 
 #include "runtime/exec/session.h"
 
-// When the plan is there: its sum, with --verbose.
+// When the plan is there, before memory is taken: its sum, from 1 GB on or with --verbose.
 void kt_times_planned(const kt_session *session);
 // When all is ready: a warning about weights that f16 holds badly; with --verbose the times, as a
 // table and as one line of JSON ("opened {...}", for programs that measure).

@@ -348,8 +348,10 @@ void kt_plan_print_sum(const kt_plan *plan, kt_buf *out) {
     kt_buf_printf(out, "; %.1f MB in all", (double)kt_plan_target_bytes(plan) / 1e6);
     if (plan->target.memory_bytes > 0)
         kt_buf_printf(out, ", %.1f MB may be used", (double)plan->target.memory_bytes / 1e6);
-    if (plan->target.cuda && b->host_weights > 0)
-        kt_buf_printf(out, "; %.1f MB of weights in main memory", (double)b->host_weights / 1e6);
+    if (!plan->target.cuda) return;
+    kt_buf_printf(out, "; beside it about %d MB for modules and graphs", KT_PLAN_BESIDE_MB);
+    if (b->host_weights > 0)
+        kt_buf_printf(out, ", %.1f MB of weights in main memory", (double)b->host_weights / 1e6);
 }
 
 void kt_plan_print_memory(const kt_plan *plan, kt_buf *out) {
