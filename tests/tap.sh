@@ -15,3 +15,17 @@ result() { # result STATUS NAME
         done
     fi
 }
+
+# fails NAME CODE 'TEXT IN STDERR' COMMAND...: that exit code, that text, nothing on stdout, no crash.
+fails() {
+    name=$1 code=$2 text=$3
+    shift 3
+    "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+    got=$?
+    ok=0
+    ! grep -q -e 'kotaro: bug' -e Sanitizer "$tmp/err" || { ok=1; echo "# it crashed"; }
+    [ "$got" = "$code" ] || { ok=1; echo "# exit code $got, expected $code"; }
+    grep -qF -- "$text" "$tmp/err" || { ok=1; echo "# stderr lacks: $text"; }
+    [ ! -s "$tmp/out" ] || { ok=1; echo "# stdout is not empty"; }
+    result $ok "$name"
+}

@@ -11,20 +11,6 @@ scene=examples/scene.jpg
 model=models/kotaro-tiny
 usual="--device $device --quiet --model $model"
 
-# fails NAME CODE 'TEXT IN STDERR' COMMAND...
-fails() {
-    name=$1 code=$2 text=$3
-    shift 3
-    "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-    got=$?
-    ok=0
-    [ "$got" = "$code" ] || { ok=1; echo "# exit code $got, expected $code"; }
-    ! grep -q -e 'kotaro: bug' -e Sanitizer "$tmp/err" || { ok=1; echo "# it crashed"; }
-    grep -qF -- "$text" "$tmp/err" || { ok=1; echo "# stderr lacks: $text"; }
-    [ ! -s "$tmp/out" ] || { ok=1; echo "# stdout is not empty"; }
-    result $ok "$name"
-}
-
 # prints NAME 'PATTERN OF STDOUT' COMMAND...
 prints() {
     name=$1 pattern=$2

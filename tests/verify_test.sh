@@ -8,20 +8,6 @@ kotaro=${BUILD:-build}/kotaro
 scene=examples/scene.jpg
 cpu='--device cpu --greedy --max-tokens 3 --set sampler.repetition_penalty=1'
 
-# fails NAME CODE 'TEXT IN STDERR' COMMAND...: that exit code, that text, nothing on stdout, no crash.
-fails() {
-    name=$1 code=$2 text=$3
-    shift 3
-    "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-    got=$?
-    ok=0
-    ! grep -q -e 'kotaro: bug' -e Sanitizer "$tmp/err" || { ok=1; echo "# it crashed"; }
-    [ "$got" = "$code" ] || { ok=1; echo "# exit code $got, expected $code"; }
-    grep -qF -- "$text" "$tmp/err" || { ok=1; echo "# stderr lacks: $text"; }
-    [ ! -s "$tmp/out" ] || { ok=1; echo "# stdout is not empty"; }
-    result $ok "$name"
-}
-
 # verifies NAME CODE 'TEXT IN STDOUT' OPTION...: of $tmp/dump's golden
 verifies() {
     name=$1 code=$2 text=$3
