@@ -4,7 +4,7 @@
     full.py --work DIR [--model int4|bf16] [--device cuda] [--cpu] [--config FILE] [--seed 1] [--size 512x384]
 
 DIR gets model/ (build/fabricate; kept and used again if it is there) and golden/. The reference reads one layer at
-a time, so it needs some 5 GB of device memory. --cpu also runs Kotaro on the CPU and compares the first
+a time, so it needs some 7 GB of device memory. --cpu also runs Kotaro on the CPU and compares the first
 and the last vision block and decoder layer. --config FILE: other sizes (tests at a small size).
 Needs PyTorch. Exit code 1 if a stage disagrees.
 """
