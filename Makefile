@@ -65,7 +65,7 @@ NOT_WITH_SAN := $(if $(SAN),$B/tests/test_kernels)
 
 # ---- the program
 
-.PHONY: all lib tests run test test-gpu test-san bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
+.PHONY: all emu lib tests run test test-gpu test-san bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
 all: $B/kotaro-run
 lib: $B/libkotaro.a
 tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
@@ -119,6 +119,24 @@ $B/setup: tools/setup.sh
 	@touch $@
 
 # ---- tests
+
+# Stand-ins for the GPU: libcuda with an emulator in it, and NVRTC compiling for the host. tests/emu/emu.h
+EMU_DRIVER := $(wildcard tests/emu/core/*.c tests/emu/driver/*.c)
+EMU_NVRTC := $(wildcard tests/emu/nvrtc/*.c)
+EMU_DEVICE := $(wildcard tests/emu/device/*.cuh tests/emu/device/*.h) tests/emu/emu.h
+EMU := $B/emu/libcuda.so.1 $B/emu/libnvrtc.so.13.0 $B/emu/libnvrtc-builtins.so.13.0 $(EMU_DEVICE:tests/emu/%=$B/emu/%)
+emu: $(EMU)
+$B/tests/emu/%.o: FLAGS += -fPIC -D_GNU_SOURCE
+$B/tests/emu/core/%.o: OPTIMIZE := $(if $(SANITIZE),-O1,-O3)
+$B/emu/libcuda.so.1: $(EMU_DRIVER:%.c=$B/%.o)
+$B/emu/libnvrtc.so.13.0: $(EMU_NVRTC:%.c=$B/%.o)
+$B/emu/libnvrtc-builtins.so.13.0: tests/emu/nvrtc/builtins.txt
+	@mkdir -p $(@D) && cp $< $@
+$B/emu/libcuda.so.1 $B/emu/libnvrtc.so.13.0:
+	@mkdir -p $(@D) && echo "  link $@"
+	$Q$(CC) $(SANITIZE) -shared -Wl,-soname,$(@F) -o $@ $^ -lm -ldl -lpthread
+$B/emu/%: tests/emu/%
+	@mkdir -p $(@D) && cp $< $@
 
 .SECONDARY: $(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o) $(FUZZ_TESTS:%.c=$B/%.o) $B/tests/fuzz/main.o
 $B/tests/fuzz_%: $B/tests/fuzz_%.o $B/tests/fabricate.o $B/libkotaro.a
@@ -184,4 +202,4 @@ clean:
 	rm -rf build build-san build-fuzz build-cov dist
 
 -include $(OBJECTS:.o=.d) $(FABRICATE:%.c=$B/%.d) $(COMMAND_OBJECTS:.o=.d) $(SHARED_OBJECTS:.o=.d) \
-    $B/tools/bench/load.d $B/tests/fuzz/main.d $(TESTS:%.c=$B/%.d) $(GPU_TESTS:%.c=$B/%.d) $(FUZZ_TESTS:%.c=$B/%.d)
+    $(EMU_DRIVER:%.c=$B/%.d) $(EMU_NVRTC:%.c=$B/%.d) $B/tools/bench/load.d $B/tests/fuzz/main.d $(TESTS:%.c=$B/%.d) $(GPU_TESTS:%.c=$B/%.d) $(FUZZ_TESTS:%.c=$B/%.d)

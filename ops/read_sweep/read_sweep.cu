@@ -5,7 +5,7 @@
 // is aligned to 16 bytes. Shared memory: one number a warp.
 extern "C" __global__ void __launch_bounds__(256)
     kt_read_sweep_flat(float *y, const float *x, int32_t n, int32_t b) {
-    __shared__ float warps[8];
+    KT_SHARED(float, warps, 8);
     const int64_t first = (int64_t)blockIdx.x * 2048 + threadIdx.x;
     float most = -3.4e38f;
     KT_UNROLL

@@ -1,0 +1,139 @@
+// Kernels on the CPU: what passes between a module (kernels compiled for the host by the stand-in
+// NVRTC), the emulator that runs them, and the stand-in driver that is asked to.
+//
+//   nvrtc/    libnvrtc.so.13.0: compiles the source as C++ with device/ instead of ptx/device's
+//             machine.cuh and mma.cuh, and returns the module in an ELF file for the GPU asked for
+//   driver/   libcuda.so.1, with the emulator of core/ in it: memory, modules, streams, graphs
+//   core/     fibres, barriers, warps, asynchronous copies, shared memory, races, bounds
+//   device/   machine.cuh and mma.cuh for the host, module.h (the kernels' table)
+//
+// C11 and C++17. One launch runs at a time in a process (the driver holds its lock), block after
+// block in an order drawn from a seed.
+#ifndef EMU_H
+#define EMU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ---- a module, as the compiled kernels see it
+
+typedef struct emu_dim3 {
+    uint32_t x, y, z;
+} emu_dim3;
+
+// What the running thread is; the emulator changes it whenever it switches.
+typedef struct emu_state {
+    emu_dim3 thread, block, block_dim, grid_dim;
+} emu_state;
+
+typedef struct emu_param {
+    uint32_t offset, size; // bytes in the parameter block
+} emu_param;
+
+typedef struct emu_kernel {
+    const char *name;
+    void (*call)(const void *params); // unpacks the block and runs one thread's part
+    const emu_param *params;
+    int n_params;
+    int max_threads, min_blocks; // of __launch_bounds__; 0: not given
+} emu_kernel;
+
+enum { EMU_ABI = 1 };
+
+// The one object that a module exports: `emu_module`. The emulator sets *state before the first
+// launch. A module calls the functions below (undefined in it, in libcuda.so.1) and imports no data.
+typedef struct emu_module_table {
+    int abi; // EMU_ABI
+    const emu_kernel *kernels;
+    int n_kernels;
+    emu_state **state;
+} emu_module_table;
+
+// ---- what kernels call, through device/machine.cuh and device/mma.cuh
+
+// All threads of the block; `file` and `line` of the caller: all must wait at the same place.
+void emu_sync(const char *file, int line);
+
+// A collective of a warp: all 32 lanes bring `in` (in_bytes, at most EMU_LANE_BYTES), the last one
+// computes `out` for all of them, each goes on with its own. Lanes that bring different `what`s, or
+// exit, or wait at a barrier instead, are an error.
+enum { EMU_LANE_BYTES = 64 };
+typedef struct emu_lanes {
+    unsigned char in[32][EMU_LANE_BYTES], out[32][EMU_LANE_BYTES];
+} emu_lanes;
+typedef struct emu_collective { // static data: compared by address
+    const char *name;           // for messages: "mma.m16n8k16"
+    void (*compute)(emu_lanes *lanes);
+} emu_collective;
+void emu_collect(
+    const emu_collective *what, const void *in, size_t in_bytes, void *out, size_t out_bytes);
+
+// Shared memory of the block, new and poisoned in each. `key`: the address of a static of the
+// declaration, so that all threads get the same array; exact size, forbidden memory around it.
+void *emu_shared(const void *key, size_t bytes, size_t align);
+void *emu_shared_dynamic(void); // of the launch's size, aligned to 16 and no more
+bool emu_is_shared(const void *at, size_t bytes);
+
+// cp.async: recorded now, done when waited for; between, nobody may touch the destination.
+void emu_copy(void *shared, const void *global, size_t size, size_t bytes);
+void emu_copy_commit(void);
+void emu_copy_wait(int newest);
+
+void emu_fence(void);
+uint32_t emu_atomic_add(uint32_t *at, uint32_t v);
+// Loads that are made to see what other blocks of the launch wrote, and loads that must not.
+void emu_load_shared_by_blocks(const void *at, size_t bytes, void *out);
+void emu_load_once(const void *at, size_t bytes, void *out);
+
+// The kernel is wrong: says so with thread and block, ends the launch. Does not return.
+void emu_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+// ---- what the driver calls
+
+// Memory that kernels may touch: device allocations, mapped host memory. Accesses elsewhere (but to
+// the thread's stack, the module's constants, the block's shared memory) are errors.
+void emu_map_add(const void *at, size_t bytes, const char *what);
+void emu_map_remove(const void *at);
+
+// Narrows device memory while op tests run: with n > 0 kernels may read the regions only and write
+// those that are marked. n = 0: everything that is mapped again. Addresses as kernels see them.
+// Exported by libcuda.so.1 for test programs.
+typedef struct emu_region {
+    uint64_t at, bytes;
+    bool writable;
+} emu_region;
+void emu_watch(const emu_region *regions, size_t n);
+
+typedef struct emu_launch {
+    const emu_kernel *kernel;
+    emu_dim3 grid, block;
+    uint32_t shared_bytes; // dynamic
+    uint32_t shared_limit; // bytes a block may have in all, static and dynamic
+    const void *params;    // the packed block
+} emu_launch;
+
+typedef struct emu_options {
+    uint64_t seed; // of the order of threads, warps and blocks
+    int orders;    // 2 or more: each launch is run again from the same memory in other orders, and
+                   // must write the same bytes (checked modules only)
+} emu_options;
+void emu_configure(const emu_options *options);
+
+// Runs a launch to its end. false: the kernel is wrong; `why` (kernel, block, thread, place, what)
+// is in static storage until the next call.
+bool emu_run(const emu_launch *launch, const char **why);
+
+typedef struct emu_counts {
+    uint64_t launches, blocks, switches, races_checked;
+} emu_counts;
+emu_counts emu_get_counts(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
