@@ -1,25 +1,19 @@
 #!/bin/sh
 # Runs test programs and shell tests, which all speak TAP, and adds up their results. The last line is
 # "N passed, N failed, N skipped"; the exit status is 1 if anything failed.
-# usage: run.sh [--gpu] PROGRAM...    --gpu: all are skipped where there is no NVIDIA GPU
-# Variables: BUILD (build), TEST_SECONDS (per program, 900). Each program's output is kept in $BUILD/tests/*.log.
+# usage: run.sh [--gpu] PROGRAM... [--emu PROGRAM...]
+#   --gpu   all are skipped where there is no NVIDIA GPU
+#   --emu   those after it run over the stand-ins for driver and NVRTC (tests/emu/emu.h), several at a time;
+#           gpu_ops:1/2 is the first half of its ops
+# Variables: BUILD (build), TEST_SECONDS (per program, 900), JOBS (processors). Each program's output is kept in $BUILD/tests/*.log.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build}
 export BUILD
 logs=$BUILD/tests
-mkdir -p "$logs" "$BUILD/test-cache"
-chmod 700 "$BUILD/test-cache"
 export CMOCKA_MESSAGE_OUTPUT=tap LC_ALL=C.UTF-8
-export KOTARO_CACHE_DIR="$PWD/$BUILD/test-cache" # never the user's
 export ASAN_OPTIONS="protect_shadow_gap=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
 export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
-
-no_gpu=
-if [ "${1:-}" = --gpu ]; then
-    shift
-    if [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ]; then no_gpu='no /dev/nvidiactl'; fi
-fi
 
 # Reads one program's TAP and its exit status; prints "passed failed skipped". Tests that were planned but not
 # reported (a crash) have failed, and so has a program that ends badly without saying why.
@@ -38,18 +32,21 @@ count() {
         }' "$1"
 }
 
-passed=0 failed=0 skipped=0
-for program; do
-    name=$(basename "$program" .sh)
-    if [ -n "$no_gpu" ]; then
-        echo "$name: skipped: no NVIDIA GPU ($no_gpu)"
-        skipped=$((skipped + 1))
-        continue
-    fi
+# Runs a program and says how it went; its counts go to $logs/NAME.count.
+one() { # one PREFIX PROGRAM[:SHARD]
+    program=${2%%:*}
+    name=$1$(basename "$program" .sh)
+    case $2 in *:*)
+        KOTARO_SHARD=${2#*:}
+        export KOTARO_SHARD
+        name=$name.${KOTARO_SHARD%/*}
+        ;;
+    esac
     log=$logs/$name.log
     status=0
     timeout -k 10 "${TEST_SECONDS:-900}" "./$program" >"$log" 2>&1 </dev/null || status=$?
     counts=$(count "$log" "$status")
+    echo "$counts" >"$logs/$name.count"
     read -r p f s <<EOT
 $counts
 EOT
@@ -66,9 +63,46 @@ EOT
         fi
     fi
     grep ' # SKIP' "$log" | sed 's/^[^#]*# SKIP/    skipped:/'
-    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+if [ "${1:-}" = --one ]; then
+    text=$(one "$2" "$3") # at once: others write, too
+    echo "$text"
+    exit 0
+fi
+
+cache() { # never the user's
+    mkdir -p "$1"
+    chmod 700 "$1"
+    export KOTARO_CACHE_DIR="$PWD/$1"
+}
+
+no_gpu=
+if [ "${1:-}" = --gpu ]; then
+    shift
+    if [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ]; then no_gpu='no /dev/nvidiactl'; fi
+fi
+mkdir -p "$logs"
+rm -f "$logs"/*.count
+cache "$BUILD/test-cache"
+while [ $# -gt 0 ] && [ "$1" != --emu ]; do
+    if [ -n "$no_gpu" ]; then
+        echo "$(basename "$1" .sh): skipped: no NVIDIA GPU ($no_gpu)"
+        echo "0 0 1" >"$logs/$(basename "$1" .sh).count"
+    else
+        one '' "$1"
+    fi
+    shift
 done
-summary="$passed passed, $failed failed, $skipped skipped"
+if [ $# -gt 1 ]; then
+    shift
+    # What a kernel is compiled to depends on the stand-ins.
+    stand_ins=$PWD/$BUILD/emu
+    cache "$BUILD/test-cache-emu-$(cat "$stand_ins"/*.so* "$stand_ins"/device/* "$stand_ins"/emu.h | cksum | cut -d ' ' -f 1)"
+    export LD_LIBRARY_PATH="$stand_ins${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" KOTARO_NVRTC="$stand_ins"
+    printf '%s\n' "$@" | xargs -P "${JOBS:-$(nproc)}" -n 1 "$0" --one emu.
+fi
+summary=$(cat "$logs"/*.count | awk '{ p += $1; f += $2; s += $3 } END { print p + 0 " passed, " f + 0 " failed, " s + 0 " skipped" }')
 echo "$summary" >"$logs/summary"
 echo "$summary"
-[ "$failed" = 0 ]
+case $summary in *' 0 failed,'*) ;; *) exit 1 ;; esac
