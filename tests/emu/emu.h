@@ -110,6 +110,7 @@ typedef struct emu_region {
 void emu_watch(const emu_region *regions, size_t n);
 
 typedef struct emu_launch {
+    const emu_module_table *module; // that has the kernel; already loaded, *state perhaps not set
     const emu_kernel *kernel;
     emu_dim3 grid, block;
     uint32_t shared_bytes; // dynamic
