@@ -46,46 +46,48 @@ typedef struct emu_kernel {
 enum { EMU_ABI = 1 };
 
 // The one object that a module exports: `emu_module`. The emulator sets *state before the first
-// launch. A module calls the functions below (undefined in it, in libcuda.so.1) and imports no data.
+// launch. A module calls the functions below (undefined in it, in libcuda.so.1) and imports no
+// data.
 typedef struct emu_module_table {
     int abi; // EMU_ABI
     const emu_kernel *kernels;
     int n_kernels;
     emu_state **state;
+    bool checked; // compiled with calls for every access
 } emu_module_table;
 
 // ---- what kernels call, through device/machine.cuh and device/mma.cuh
+//
+// `file` and `line` are of the kernel's call: threads that must meet must do so at one place. In
+// checked modules the compiler calls the emulator for every access, too (__tsan_*, core/access.c),
+// and for every misaligned one (__ubsan_handle_*).
 
-// All threads of the block; `file` and `line` of the caller: all must wait at the same place.
+// All threads of the block.
 void emu_sync(const char *file, int line);
 
-// A collective of a warp: all 32 lanes bring `in` (in_bytes, at most EMU_LANE_BYTES), the last one
-// computes `out` for all of them, each goes on with its own. Lanes that bring different `what`s, or
-// exit, or wait at a barrier instead, are an error.
-enum { EMU_LANE_BYTES = 64 };
-typedef struct emu_lanes {
-    unsigned char in[32][EMU_LANE_BYTES], out[32][EMU_LANE_BYTES];
-} emu_lanes;
-typedef struct emu_collective { // static data: compared by address
-    const char *name;           // for messages: "mma.m16n8k16"
-    void (*compute)(emu_lanes *lanes);
-} emu_collective;
-void emu_collect(
-    const emu_collective *what, const void *in, size_t in_bytes, void *out, size_t out_bytes);
+// All 32 lanes of a warp, each with its own part. Lanes that call something else, or exit, or wait
+// at a barrier instead, are an error.
+void emu_sync_warp(const char *file, int line);
+uint64_t emu_shuffle(uint64_t v, int lane, const char *file, int line); // v of that lane
+uint64_t emu_shuffle_xor(uint64_t v, int mask, const char *file, int line);
+uint32_t emu_ballot(bool v, const char *file, int line);
+void emu_mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1, const char *file, int line);
+void emu_ldmatrix(uint32_t v[4], const void *row, bool transposed, const char *file, int line);
+// Two f16 each: a b + c, rounded once.
+uint32_t emu_fma_f16x2(uint32_t a, uint32_t b, uint32_t c);
 
 // Shared memory of the block, new and poisoned in each. `key`: the address of a static of the
 // declaration, so that all threads get the same array; exact size, forbidden memory around it.
 void *emu_shared(const void *key, size_t bytes, size_t align);
 void *emu_shared_dynamic(void); // of the launch's size, aligned to 16 and no more
-bool emu_is_shared(const void *at, size_t bytes);
 
 // cp.async: recorded now, done when waited for; between, nobody may touch the destination.
-void emu_copy(void *shared, const void *global, size_t size, size_t bytes);
+void emu_copy(void *shared, const void *global, int size, int bytes);
 void emu_copy_commit(void);
 void emu_copy_wait(int newest);
 
 void emu_fence(void);
-uint32_t emu_atomic_add(uint32_t *at, uint32_t v);
+uint32_t emu_atomic_add(uint32_t *at, uint32_t v); // global or shared
 // Loads that are made to see what other blocks of the launch wrote, and loads that must not.
 void emu_load_shared_by_blocks(const void *at, size_t bytes, void *out);
 void emu_load_once(const void *at, size_t bytes, void *out);

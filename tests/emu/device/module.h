@@ -26,6 +26,12 @@ static emu_state *emu_current;
 #define blockDim  (emu_current->block_dim)
 #define gridDim   (emu_current->grid_dim)
 
+#if defined(__SANITIZE_THREAD__)
+#define EMU_IS_CHECKED true
+#else
+#define EMU_IS_CHECKED false
+#endif
+
 // ---- the table
 
 enum { EMU_MAX_PARAMS = 64, EMU_MAX_NAME = 128 };
@@ -99,8 +105,9 @@ constexpr emu_note emu_describe(const char *name, emu_bounds bounds, const emu_l
 #define EMU_KERNELS_END                                                                            \
     }                                                                                              \
     ;                                                                                              \
-    extern "C" __attribute__((visibility("default"))) const emu_module_table emu_module = {        \
-        EMU_ABI, emu_kernels, sizeof emu_kernels / sizeof emu_kernels[0], &emu_current};
+    extern "C" __attribute__((visibility("default")))                                              \
+    const emu_module_table emu_module = {EMU_ABI, emu_kernels,                                     \
+        sizeof emu_kernels / sizeof emu_kernels[0], &emu_current, EMU_IS_CHECKED};
 #define EMU_NOTE(name, ...) emu_describe(#name, emu_bounds(__VA_ARGS__), emu_entry<name>::layout),
 #define EMU_NOTES_BEGIN                                                                            \
     __attribute__((section(".emu.notes"), used)) static constexpr emu_note emu_notes[] = {
