@@ -121,22 +121,24 @@ $B/setup: tools/setup.sh
 # ---- tests
 
 # Stand-ins for the GPU: libcuda with an emulator in it, and NVRTC compiling for the host. tests/emu/emu.h
-EMU_DRIVER := $(wildcard tests/emu/core/*.c tests/emu/driver/*.c)
-EMU_NVRTC := $(wildcard tests/emu/nvrtc/*.c)
+EMU_DRIVER := $(wildcard tests/emu/*.c tests/emu/core/*.c tests/emu/driver/*.c)
+EMU_NVRTC := $(filter-out %/builtins.c,$(wildcard tests/emu/*.c tests/emu/nvrtc/*.c))
 EMU_DEVICE := $(wildcard tests/emu/device/*.cuh tests/emu/device/*.h) tests/emu/emu.h
-EMU := $B/emu/libcuda.so.1 $B/emu/libnvrtc.so.13.0 $B/emu/libnvrtc-builtins.so.13.0 $(EMU_DEVICE:tests/emu/%=$B/emu/%)
+EMU := $B/emu/libcuda.so.1 $B/emu/libnvrtc.so.13 $B/emu/libnvrtc-builtins.so.13.0 $(EMU_DEVICE:tests/emu/%=$B/emu/%)
 emu: $(EMU)
 $B/tests/emu/%.o: FLAGS += -fPIC -D_GNU_SOURCE
 $B/tests/emu/core/%.o: OPTIMIZE := $(if $(SANITIZE),-O1,-O3)
 $B/emu/libcuda.so.1: $(EMU_DRIVER:%.c=$B/%.o)
-$B/emu/libnvrtc.so.13.0: $(EMU_NVRTC:%.c=$B/%.o)
-$B/emu/libnvrtc-builtins.so.13.0: tests/emu/nvrtc/builtins.txt
-	@mkdir -p $(@D) && cp $< $@
-$B/emu/libcuda.so.1 $B/emu/libnvrtc.so.13.0:
+$B/emu/libnvrtc.so.13: $(EMU_NVRTC:%.c=$B/%.o)
+$B/emu/libnvrtc-builtins.so.13.0: $B/tests/emu/nvrtc/builtins.o
+$B/emu/libcuda.so.1 $B/emu/libnvrtc.so.13 $B/emu/libnvrtc-builtins.so.13.0:
 	@mkdir -p $(@D) && echo "  link $@"
 	$Q$(CC) $(SANITIZE) -shared -Wl,-soname,$(@F) -o $@ $^ -lm -ldl -lpthread
 $B/emu/%: tests/emu/%
 	@mkdir -p $(@D) && cp $< $@
+
+# It reads the images, and compiles with the stand-in.
+$B/tests/test_emu_nvrtc: $B/tests/emu/image.o | $(EMU)
 
 .SECONDARY: $(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o) $(FUZZ_TESTS:%.c=$B/%.o) $B/tests/fuzz/main.o
 $B/tests/fuzz_%: $B/tests/fuzz_%.o $B/tests/fabricate.o $B/libkotaro.a

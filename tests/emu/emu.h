@@ -1,7 +1,7 @@
 // Kernels on the CPU: what passes between a module (kernels compiled for the host by the stand-in
 // NVRTC), the emulator that runs them, and the stand-in driver that is asked to.
 //
-//   nvrtc/    libnvrtc.so.13.0: compiles the source as C++ with device/ instead of ptx/device's
+//   nvrtc/    libnvrtc.so.13: compiles the source as C++ with device/ instead of ptx/device's
 //             machine.cuh and mma.cuh, and returns the module in an ELF file for the GPU asked for
 //   driver/   libcuda.so.1, with the emulator of core/ in it: memory, modules, streams, graphs
 //   core/     fibres, barriers, warps, asynchronous copies, shared memory, races, bounds

@@ -11,6 +11,7 @@
 #define EMU_DEVICE_MODULE_H
 
 #include "../emu.h"
+#include "note.h"
 
 #define __global__
 #define __device__
@@ -33,16 +34,6 @@ static emu_state *emu_current;
 #endif
 
 // ---- the table
-
-enum { EMU_MAX_PARAMS = 64, EMU_MAX_NAME = 128 };
-
-// What the ELF file around the module says of a kernel: section ".emu.notes", without relocations,
-// so that nobody has to load the module to read it.
-typedef struct emu_note {
-    char name[EMU_MAX_NAME];
-    int32_t max_threads, min_blocks, n_params;
-    emu_param params[EMU_MAX_PARAMS];
-} emu_note;
 
 struct emu_bounds {
     int max_threads, min_blocks;
