@@ -6,6 +6,7 @@
 #   make smollm2    fetches a small text model (98 MB) and asks it five questions
 #   make eval-tiny  asks the shipped model about N (40) fresh pictures a set; fails below a floor
 #   make bench-load MODEL=DIR [RUNS=5]   process start to ready, in parts, against this machine's ceilings
+#   make stress     kotaro-tiny end to end while files, memory, driver or NVRTC fail, a sample
 #   make test-san   make test under the address and undefined-behaviour sanitizers
 #   make fuzz       every fuzz target for FUZZ_SECONDS (20) each, by clang's libFuzzer
 #   make lint       format, tidy, headers, layers, Windows, pipelines       make fmt   formats
@@ -65,7 +66,7 @@ NOT_WITH_SAN := $(if $(SAN),$B/tests/test_kernels)
 
 # ---- the program
 
-.PHONY: all emu lib tests run test test-gpu test-san bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
+.PHONY: all emu lib tests run test stress test-gpu test-san bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
 all: $B/kotaro-run
 lib: $B/libkotaro.a
 tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
@@ -134,6 +135,16 @@ $B/emu/libnvrtc-builtins.so.13.0: $B/tests/emu/nvrtc/builtins.o
 $B/emu/libcuda.so.1 $B/emu/libnvrtc.so.13 $B/emu/libnvrtc-builtins.so.13.0:
 	@mkdir -p $(@D) && echo "  link $@"
 	$Q$(CC) $(SANITIZE) -shared -Wl,-soname,$(@F) -o $@ $^ -lm -ldl -lpthread
+# The N-th failure loop: the library that makes file calls fail, and the loop. tests/stress.sh
+STRESS := $B/emu/libfail_files.so $B/emu/stress
+$B/emu/libfail_files.so: tests/stress/fail_files.c
+$B/emu/stress: tests/stress/loop.c
+$(STRESS): | $B/setup
+	@mkdir -p $(@D) && echo "  link $@"
+	$Q$(CC) $(filter-out -fsanitize% -fno-sanitize%,$(FLAGS)) -O2 -D_GNU_SOURCE $(if $(filter %.so,$@),-shared -fPIC) -o $@ $< -ldl
+stress: all $(EMU) $(STRESS)
+	@BUILD=$B tests/stress.sh tiny
+
 $B/emu/%: tests/emu/%
 	@mkdir -p $(@D) && cp $< $@
 
@@ -159,7 +170,7 @@ $B/setup-test: tools/setup.sh | $B/setup
 run: all
 	$B/kotaro-run pipelines/full.yaml examples/scene.jpg
 
-test: all $B/fabricate $(TEST_PROGRAMS) $(PLAIN_FUZZ)
+test: all $B/fabricate $(TEST_PROGRAMS) $(PLAIN_FUZZ) $(STRESS)
 	@tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
 	@BUILD=$B $(if $(SAN),TEST_SECONDS=$${TEST_SECONDS:-3600}) tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh)
 

@@ -233,7 +233,7 @@ kt_status kt_image_open(
     kt_path_info info = kt_os_stat(path);
     if (info.kind == KT_PATH_NONE)
         return KT_FAIL(err, KT_EFILE, "there is no picture '%s'; check the path", path);
-    if (info.kind != KT_PATH_FILE)
+    if (info.kind == KT_PATH_FOLDER || info.kind == KT_PATH_OTHER)
         return KT_FAIL(err, KT_EFILE, "'%s' is %s; give the path of a picture", path,
             info.kind == KT_PATH_FOLDER ? "a folder" : "no regular file");
     kt_os_file *file = NULL;

@@ -401,7 +401,7 @@ static bool read_includes(kt_model_draft *draft, kt_model_part *part) {
         const kt_node *item = list->items[i];
         const char *file = kt_beside(draft->arena, part->path, item->text);
         paths[part->n_includes++] = file;
-        if (kt_os_stat(file).kind != KT_PATH_FILE)
+        if (!kt_os_may_be_file(file))
             ok = kt_beside_missing(draft->diag, item->at, file, "include");
         else
             ok = kt_model_read(draft, file, item->at) && ok;

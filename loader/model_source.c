@@ -13,6 +13,8 @@ kt_status kt_model_find_place(kt_arena *arena, const char *path, kt_model_place 
     if (info.kind == KT_PATH_FOLDER) return KT_OK;
     if (info.kind == KT_PATH_NONE)
         return KT_FAIL(err, KT_EFILE, "no model folder or file '%s'", path);
+    if (info.kind == KT_PATH_UNKNOWN)
+        return KT_FAIL(err, KT_EFILE, "model folder or file '%s' cannot be read", path);
     if (info.kind == KT_PATH_FILE && kt_str_ends(kt_str_from(path), KT_STR(GGUF_ENDING))) {
         out->folder = kt_path_folder(arena, path);
         out->file = kt_str_from(kt_path_name(out->path));

@@ -283,7 +283,7 @@ static bool read_include(kt_pipe_draft *draft, const kt_node *list, const char *
         bool known = false;
         for (size_t k = 0; k < draft->model_files.n; k++)
             known = known || strcmp(draft->model_files.at[k], file) == 0;
-        if (!known && kt_os_stat(file).kind != KT_PATH_FILE)
+        if (!known && !kt_os_may_be_file(file))
             ok = kt_beside_missing(draft->diag, item->at, file, "include");
         else if (!known)
             KT_PUSH(draft->arena, &draft->model_files, file);
@@ -304,8 +304,7 @@ static bool read_base(kt_pipe_draft *draft, const kt_node *root, const char *pat
     if (draft->depth == KT_PIPE_DEPTH)
         return kt_diag_error(draft->diag, KT_RULE_EXTENDS, base->at,
             "'extends' goes deeper than %d files", KT_PIPE_DEPTH);
-    if (kt_os_stat(file).kind != KT_PATH_FILE)
-        return kt_beside_missing(draft->diag, base->at, file, "extend");
+    if (!kt_os_may_be_file(file)) return kt_beside_missing(draft->diag, base->at, file, "extend");
     return read_file(draft, file);
 }
 

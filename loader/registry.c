@@ -64,6 +64,9 @@ static bool add_format(
 static bool list_formats(kt_registry *registry, const char *folder, int from, kt_diag *diag) {
     int n;
     const kt_str *names = kt_os_list(registry->arena, folder, &n);
+    if (n < 0)
+        return kt_diag_error(
+            diag, KT_RULE_FILE, nowhere, "the folder of formats '%s' cannot be read", folder);
     kt_str end = KT_STR(".format.yaml");
     bool good = true;
     for (int i = 0; i < n; i++) {
@@ -77,17 +80,13 @@ static bool list_formats(kt_registry *registry, const char *folder, int from, kt
     return good;
 }
 
-static bool is_file(kt_registry *registry, const char *folder, const char *name) {
-    return kt_os_stat(kt_path_join(registry->arena, folder, name)).kind == KT_PATH_FILE;
-}
-
 static bool list_folder(kt_registry *registry, const char *folder, int from, kt_diag *diag) {
     int n;
     const kt_str *names = kt_os_list(registry->arena, folder, &n);
     if (n < 0)
         return kt_diag_error(
             diag, KT_RULE_FILE, nowhere, "the folder of ops '%s' cannot be read", folder);
-    if (is_file(registry, folder, "op.yaml")) {
+    if (kt_os_stat(kt_path_join(registry->arena, folder, "op.yaml")).kind == KT_PATH_FILE) {
         kt_diag_error(diag, KT_RULE_FILE, nowhere, "'%s' is the folder of one op", folder);
         kt_diag_note(diag, "--ops takes the folder in which such folders lie");
         return false;
@@ -96,10 +95,14 @@ static bool list_folder(kt_registry *registry, const char *folder, int from, kt_
     for (int i = 0; i < n; i++) {
         const char *path =
             kt_path_join(registry->arena, folder, kt_str_z(registry->arena, names[i]));
-        if (kt_os_stat(path).kind != KT_PATH_FOLDER || names[i].at[0] == '.') continue;
+        if (names[i].at[0] == '.') continue;
+        kt_path_kind kind = kt_os_stat(path).kind;
+        if (kind == KT_PATH_UNKNOWN)
+            good = kt_diag_error(diag, KT_RULE_FILE, nowhere, "'%s' cannot be read", path);
+        if (kind != KT_PATH_FOLDER) continue;
         if (kt_str_is(names[i], "formats")) {
             good = list_formats(registry, path, from, diag) && good;
-        } else if (is_file(registry, path, "op.yaml")) {
+        } else if (kt_os_may_be_file(kt_path_join(registry->arena, path, "op.yaml"))) {
             good = add_op(registry, names[i], path, from, diag) && good;
         } else {
             KT_PUSH(registry->arena, &registry->skipped, path);
@@ -139,24 +142,30 @@ static bool read_formats(kt_registry *registry, kt_diag *diag) {
     return good;
 }
 
-// Whether the manifest has the key `prepare`. One that cannot be read has none; it is reported when
-// it is asked for.
-static bool is_prepare(kt_registry *registry, const char *folder) {
-    kt_arena_mark mark = kt_arena_get_mark(registry->arena);
+// Whether the manifest has the key `prepare`. One with mistakes has none; they are reported when it
+// is asked for. false: its file cannot be read, and nobody knows whether it would be asked for.
+static bool find_prepare(const char *folder, bool *found, kt_diag *diag) {
+    kt_arena tmp = {0};
     kt_diag quiet;
-    kt_diag_init(&quiet, registry->arena);
-    const char *path = kt_path_join(registry->arena, folder, "op.yaml");
-    const kt_node *root = kt_yaml_open(registry->arena, path, path, &quiet);
-    bool found = kt_node_find(root, "prepare") != NULL;
-    kt_arena_reset(registry->arena, mark);
-    return found;
+    kt_diag_init(&quiet, &tmp);
+    const char *path = kt_path_join(&tmp, folder, "op.yaml");
+    const kt_node *root = kt_yaml_open(&tmp, path, path, &quiet);
+    *found = kt_node_find(root, "prepare") != NULL;
+    bool good = true;
+    for (size_t i = 0; root == NULL && i < quiet.entries.n; i++)
+        if (quiet.entries.at[i].rule == KT_RULE_FILE)
+            good = kt_diag_error(diag, KT_RULE_FILE, nowhere, "%s", quiet.entries.at[i].message);
+    kt_arena_deinit(&tmp);
+    return good;
 }
 
 static bool read_prepares(kt_registry *registry, kt_diag *diag) {
     bool good = true;
     for (size_t i = 0; i < registry->entries.n; i++) {
         kt_registry_entry *entry = &registry->entries.at[i];
-        if (!is_prepare(registry, entry->folder)) continue;
+        bool prepare;
+        good = find_prepare(entry->folder, &prepare, diag) && good;
+        if (!prepare) continue;
         entry->op = kt_op_open(registry->arena, entry->folder, entry->from == 0, diag);
         entry->state = entry->op == NULL ? KT_REGISTRY_BAD : KT_REGISTRY_READ;
         good = good && entry->op != NULL;

@@ -20,7 +20,8 @@ typedef enum kt_path_kind {
     KT_PATH_NONE,
     KT_PATH_FILE,
     KT_PATH_FOLDER,
-    KT_PATH_OTHER
+    KT_PATH_OTHER,
+    KT_PATH_UNKNOWN // the system does not tell (a broken disk, a folder that may not be searched)
 } kt_path_kind;
 
 typedef struct kt_path_info {
@@ -30,6 +31,8 @@ typedef struct kt_path_info {
 } kt_path_info;
 
 kt_path_info kt_os_stat(const char *path); // follows links; kind NONE when there is nothing
+// false if there is certainly no file; where the system does not tell, opening it says why.
+bool kt_os_may_be_file(const char *path);
 // A file for reading with positioned reads. Errors: EFILE with the path and the system's reason.
 typedef struct kt_os_file kt_os_file;
 kt_status kt_os_open(const char *path, kt_os_file **out, kt_err *err) KT_MUST_CHECK;
@@ -61,7 +64,8 @@ kt_status kt_os_write_atomic(
     const char *path, const void *bytes, size_t size, kt_err *err) KT_MUST_CHECK;
 bool kt_os_remove(const char *path);
 bool kt_os_touch(const char *path); // sets the time of change to now
-// Names in a folder, sorted by bytes, without "." and "..". *n is -1 if it cannot be read.
+// Names in a folder, sorted by bytes, without "." and "..". *n is -1 if it cannot be read to its
+// end.
 kt_str *kt_os_list(kt_arena *arena, const char *folder, int *n);
 char *kt_os_absolute(kt_arena *arena, const char *path);
 char *kt_os_executable(kt_arena *arena); // this program's path; NULL if unknown

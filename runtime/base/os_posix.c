@@ -42,8 +42,15 @@ static kt_path_kind kind_of(mode_t mode) {
 
 kt_path_info kt_os_stat(const char *path) {
     struct stat st;
-    if (stat(path, &st) != 0) return (kt_path_info){.kind = KT_PATH_NONE};
-    return (kt_path_info){kind_of(st.st_mode), (int64_t)st.st_size, (int64_t)st.st_mtime};
+    if (stat(path, &st) == 0)
+        return (kt_path_info){kind_of(st.st_mode), (int64_t)st.st_size, (int64_t)st.st_mtime};
+    bool none = errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG;
+    return (kt_path_info){.kind = none ? KT_PATH_NONE : KT_PATH_UNKNOWN};
+}
+
+bool kt_os_may_be_file(const char *path) {
+    kt_path_kind kind = kt_os_stat(path).kind;
+    return kind == KT_PATH_FILE || kind == KT_PATH_UNKNOWN;
 }
 
 kt_status kt_os_open(const char *path, kt_os_file **out, kt_err *err) {
@@ -54,9 +61,11 @@ kt_status kt_os_open(const char *path, kt_os_file **out, kt_err *err) {
         return KT_FAIL(err, KT_EFILE, "cannot open '%s': it is not a file", path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return KT_FAIL(err, KT_EFILE, "cannot open '%s': %s", path, strerror(errno));
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+    bool known = fstat(fd, &st) == 0;
+    if (!known || !S_ISREG(st.st_mode)) {
+        const char *why = known ? "it is not a file" : strerror(errno);
         close(fd);
-        return KT_FAIL(err, KT_EFILE, "cannot open '%s': it is not a file", path);
+        return KT_FAIL(err, KT_EFILE, "cannot open '%s': %s", path, why);
     }
     size_t n = strlen(path) + 1;
     kt_os_file *file = malloc(sizeof *file + n);
@@ -228,12 +237,17 @@ kt_str *kt_os_list(kt_arena *arena, const char *folder, int *n) {
     DIR *dir = opendir(folder);
     if (dir == NULL) return NULL;
     KT_VEC(kt_str) names = {0};
-    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+    for (;;) {
+        errno = 0; // tells the end from a failure
+        const struct dirent *entry = readdir(dir);
+        if (entry == NULL) break;
         kt_str name = kt_str_from(entry->d_name);
         if (kt_str_is(name, ".") || kt_str_is(name, "..")) continue;
         KT_PUSH(arena, &names, kt_str_copy(arena, name));
     }
+    bool whole = errno == 0;
     closedir(dir);
+    if (!whole) return NULL;
     if (names.n > 1) qsort(names.at, names.n, sizeof *names.at, by_bytes);
     *n = (int)names.n;
     return names.at;

@@ -125,10 +125,21 @@ static int64_t unix_seconds(FILETIME time) {
     return wide_int(time.dwHighDateTime, time.dwLowDateTime) / 10000000 - 11644473600;
 }
 
+// No file or folder is at a path: the code of an attempt to open it.
+static bool means_nothing(DWORD code) {
+    return code == ERROR_FILE_NOT_FOUND || code == ERROR_PATH_NOT_FOUND ||
+           code == ERROR_INVALID_NAME || code == ERROR_BAD_PATHNAME || code == ERROR_BAD_NETPATH ||
+           code == ERROR_BAD_NET_NAME || code == ERROR_DIRECTORY || code == ERROR_INVALID_DRIVE ||
+           code == ERROR_NOT_READY || code == ERROR_FILENAME_EXCED_RANGE;
+}
+
 kt_path_info kt_os_stat(const char *path) {
     kt_path_info info = {.kind = KT_PATH_NONE};
     HANDLE handle = open_existing(path, FILE_READ_ATTRIBUTES, FILE_FLAG_BACKUP_SEMANTICS);
-    if (handle == INVALID_HANDLE_VALUE) return info;
+    if (handle == INVALID_HANDLE_VALUE) {
+        if (!means_nothing(GetLastError())) info.kind = KT_PATH_UNKNOWN;
+        return info;
+    }
     BY_HANDLE_FILE_INFORMATION found;
     if (GetFileType(handle) != FILE_TYPE_DISK) {
         info.kind = KT_PATH_OTHER;
@@ -140,6 +151,11 @@ kt_path_info kt_os_stat(const char *path) {
     }
     CloseHandle(handle);
     return info;
+}
+
+bool kt_os_may_be_file(const char *path) {
+    kt_path_kind kind = kt_os_stat(path).kind;
+    return kind == KT_PATH_FILE || kind == KT_PATH_UNKNOWN;
 }
 
 kt_status kt_os_open(const char *path, kt_os_file **out, kt_err *err) {
@@ -389,7 +405,9 @@ kt_str *kt_os_list(kt_arena *arena, const char *folder, int *n) {
         kt_str name = kt_str_from(narrow(arena, entry.cFileName));
         if (!kt_str_is(name, ".") && !kt_str_is(name, "..")) KT_PUSH(arena, &names, name);
     } while (FindNextFileW(search, &entry));
+    bool whole = GetLastError() == ERROR_NO_MORE_FILES;
     FindClose(search);
+    if (!whole) return NULL;
     if (names.n > 1) qsort(names.at, names.n, sizeof *names.at, by_bytes);
     *n = (int)names.n;
     return names.at;

@@ -83,7 +83,7 @@ static kt_status open_external(
     kt_arena *arena, const kt_op *op, const char *include, const kt_cpu_op **out, kt_err *err) {
     char *name = kt_arena_printf(arena, "%.*s.c", KT_STR_ARG(op->name));
     char *source = kt_path_join(arena, op->folder, name);
-    if (kt_os_stat(source).kind != KT_PATH_FILE)
+    if (!kt_os_may_be_file(source))
         return KT_FAIL(err, KT_EOP,
             "op '%.*s' has no CPU implementation: write '%s' (see docs/ops.md) or use --device "
             "cuda",

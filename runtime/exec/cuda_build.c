@@ -20,7 +20,7 @@ static kt_status fill_request(
     kt_arena *arena, const kt_build *build, int arch, kt_compile_request *out, kt_err *err) {
     char *file = kt_arena_printf(arena, "%.*s.cu", KT_STR_ARG(build->op->name));
     char *path = kt_path_join(arena, build->op->folder, file);
-    if (kt_os_stat(path).kind != KT_PATH_FILE)
+    if (!kt_os_may_be_file(path))
         return KT_FAIL(err, KT_EOP, "op '%.*s' declares kernels, but there is no '%s'",
             KT_STR_ARG(build->op->name), path);
     // The name reaches the code's debug notes only; it must not depend on where the op lies.
