@@ -1,6 +1,7 @@
 // Every op's kernels on a real GPU against the C implementations: the whole of `kotaro ops check`,
 // one test an op. Environment: KOTARO_SEED repeats a run, KOTARO_QUICK=1 takes fewer combinations,
-// KOTARO_OPS names the ops (separated by spaces).
+// KOTARO_OPS names the ops (separated by spaces), KOTARO_FIRST=1 stops an op at its first failure
+// and compiles each kernel when a test needs it.
 #include "runtime/exec/op_check.h"
 
 #include <setjmp.h>
@@ -71,11 +72,12 @@ static kt_status open_all(kt_diag *diag, kt_err *err) {
         .gpu = gpu,
         .compiler = compiler,
         .seed = seed,
-        .quick = kt_os_getenv("KOTARO_QUICK") != NULL};
+        .quick = kt_os_getenv("KOTARO_QUICK") != NULL,
+        .first = kt_os_getenv("KOTARO_FIRST") != NULL};
     check_options.only = words(kt_os_getenv("KOTARO_OPS"), &check_options.n_only);
     KT_TRY(kt_op_check_open(&check_options, &check, diag, err));
     double start = kt_os_now_ms();
-    KT_TRY(kt_op_check_compile(check, 0, err));
+    if (!check_options.first) KT_TRY(kt_op_check_compile(check, 0, err));
     printf("# seed %" PRIu64 " on %s; kernels in %.1f s (%d compiled, %d cached)\n", seed,
         gpu->info.name, (kt_os_now_ms() - start) / 1e3,
         kt_compiler_count(compiler, KT_COMPILE_FROM_NVRTC),

@@ -316,6 +316,7 @@ kt_status kt_op_check_run(
         kt_buf_deinit(&describe);
         kt_buf_deinit(&why);
         if (err->code != KT_OK) return err->code; // the folder
+        if (out->n_failed > 0 && check->options.first) break;
         if (check->options.gpu && check->options.gpu->lost) {
             *err = check->options.gpu->loss;
             return err->code;

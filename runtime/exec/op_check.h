@@ -26,6 +26,7 @@ typedef struct kt_op_check_options {
     int n_only;
     uint64_t seed;
     bool quick; // fewer combinations, each value of each choice at least once
+    bool first; // an op stops at its first failure
     volatile int *stop;
 } kt_op_check_options;
 
