@@ -8,6 +8,7 @@
 #   make bench-load MODEL=DIR [RUNS=5]   process start to ready, in parts, against this machine's ceilings
 #   make stress     kotaro-tiny end to end while files, memory, driver or NVRTC fail, a sample
 #   make test-san   make test under the address and undefined-behaviour sanitizers
+#   make mutate     plants bugs in the kernels and shows which the tests notice: SEED (1), COUNT (36) mechanical ones
 #   make fuzz       every fuzz target for FUZZ_SECONDS (20) each, by clang's libFuzzer
 #   make lint       format, tidy, headers, layers, Windows, pipelines       make fmt   formats
 #   make dist       dist/kotaro/ and its archive     make nvrtc      NVIDIA's run-time compiler, pinned
@@ -66,7 +67,7 @@ NOT_WITH_SAN := $(if $(SAN),$B/tests/test_kernels)
 
 # ---- the program
 
-.PHONY: all emu lib tests run test stress test-gpu test-san bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
+.PHONY: all emu lib tests run test stress test-gpu test-san mutate bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
 all: $B/kotaro-run
 lib: $B/libkotaro.a
 tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
@@ -179,6 +180,9 @@ test-gpu: all $(GPU_PROGRAMS) $B/tests/test_text
 
 test-san:
 	$(MAKE) SAN=1 test
+
+mutate: $(EMU) $B/tests/gpu_ops
+	@BUILD=$B tests/mutate.py --seed $(or $(SEED),1) --count $(or $(COUNT),36)
 
 smollm2: all
 	@BUILD=$B tools/smollm2.sh
