@@ -16,11 +16,12 @@ tidy() {
     mkdir -p build/tidy
     newest=$(tools/files.sh headers | xargs ls -t .clang-tidy | head -1)
     export FLAGS
-    tools/files.sh host | while read -r file; do
+    { tools/files.sh host; tools/files.sh emu; } | while read -r file; do
         passed=build/tidy/$(echo "$file" | tr / -)
         if [ "$passed" -nt "$file" ] && [ "$passed" -nt "$newest" ]; then continue; fi
         echo "$file $passed"
     done | xargs -P "$JOBS" -L 1 sh -c '
+        case $1 in tests/emu/*) FLAGS="$FLAGS -D_GNU_SOURCE" ;; esac
         clang-tidy-14 --quiet "$1" -- $FLAGS >"$2.log" 2>&1 && mv "$2.log" "$2" && touch "$2" && exit
         grep -v "warnings generated" "$2.log"
         exit 1' tidy
@@ -32,11 +33,15 @@ headers() {
         printf '#include "%s"\ntypedef int kt_not_empty;\n' "$header" |
             ${CC:-gcc} $FLAGS -fsyntax-only -x c - || { echo "$header does not compile alone"; bad=1; }
     done
+    for header in $(tools/files.sh module); do
+        printf '#include "%s"\n' "$header" |
+            ${CXX:-g++} -std=c++17 -I. -fsyntax-only -x c++ - || { echo "$header does not compile alone"; bad=1; }
+    done
     return $bad
 }
 
 layers() {
-    tools/check_layers.sh
+    tools/check_layers.sh && tools/check_machine.sh
 }
 
 # Objects only: Debian has none of the libraries for Windows, but their headers serve. They are copied so that the
