@@ -98,9 +98,11 @@ static kt_status load(const kt_nvrtc_place *place, kt_nvrtc *nvrtc, kt_err *err)
     kt_buf_deinit(&why);
     KT_TRY(resolve(nvrtc, library, place->library, err));
     KT_ASSERT(nvrtc->nvrtcVersion != NULL);
-    int major = 0, minor = 0;
-    if (nvrtc->nvrtcVersion(&major, &minor) != 0 || major != place->id.major ||
-        minor != place->id.minor)
+    int major = 0, minor = 0, code = nvrtc->nvrtcVersion(&major, &minor);
+    if (code != 0)
+        return KT_FAIL(err, KT_ECOMPILE, "'%s' cannot be used: nvrtcVersion: %s", place->library,
+            nvrtc->nvrtcGetErrorString(code));
+    if (major != place->id.major || minor != place->id.minor)
         return KT_FAIL(err, KT_ECOMPILE,
             "'%s' is NVRTC %d.%d, but the builtins file beside it is of %d.%d", place->library,
             major, minor, place->id.major, place->id.minor);
@@ -189,14 +191,18 @@ bool kt_nvrtc_read_usage(kt_str log, kt_str kernel, kt_nvrtc_usage *out) {
 
 // ---- compiling
 
-static kt_str get_text(kt_arena *arena, nvrtc_program program,
+// Gives the library's code; what cannot be had is empty.
+static int get_text(kt_arena *arena, nvrtc_program program,
     int (*size_of)(nvrtc_program program, size_t *size),
-    int (*get)(nvrtc_program program, char *out)) {
+    int (*get)(nvrtc_program program, char *out), kt_str *out) {
     size_t n = 0;
-    if (size_of(program, &n) != 0 || n == 0) return KT_STR("");
+    *out = KT_STR("");
+    int code = size_of(program, &n);
+    if (code != 0 || n == 0) return code;
     char *text = kt_arena_alloc(arena, n + 1);
-    if (get(program, text) != 0) return KT_STR("");
-    return (kt_str){text, n};
+    code = get(program, text);
+    if (code == 0) *out = (kt_str){text, n};
+    return code;
 }
 
 // "ptxas application ptx input, line 55; error : ..." is a line of the PTX, which the user has not
@@ -211,8 +217,8 @@ static void note_ptx_line(
     while (digits < rest.n && isdigit((unsigned char)rest.at[digits])) digits++;
     int64_t wanted;
     if (!kt_str_to_i64(kt_str_slice(rest, 0, digits), &wanted)) return;
-    kt_str ptx = get_text(arena, program, nvrtc->nvrtcGetPTXSize, nvrtc->nvrtcGetPTX);
-    kt_str line;
+    kt_str ptx, line;
+    if (get_text(arena, program, nvrtc->nvrtcGetPTXSize, nvrtc->nvrtcGetPTX, &ptx) != 0) return;
     for (int64_t i = 1; next_line(&ptx, &line); i++)
         if (i == wanted)
             kt_err_note(err, "line %d of the PTX: %.*s", (int)i, KT_STR_ARG(kt_str_trim(line)));
@@ -301,15 +307,19 @@ kt_status kt_nvrtc_compile(kt_nvrtc *nvrtc, const kt_nvrtc_source *source, kt_ar
     }
     const char **options = all_options(nvrtc, source, arena, &n);
     code = nvrtc->nvrtcCompileProgram(program, n, options);
-    out->log = get_text(arena, program, nvrtc->nvrtcGetProgramLogSize, nvrtc->nvrtcGetProgramLog);
+    int log_code = get_text(
+        arena, program, nvrtc->nvrtcGetProgramLogSize, nvrtc->nvrtcGetProgramLog, &out->log);
     if (out->log.n > 0 && out->log.at[out->log.n - 1] == 0) out->log.n--; // the size has the 0
     kt_status status = KT_OK;
     if (code != 0) {
         status = explain(nvrtc, program, code, source, out, arena, err);
     } else {
-        out->cubin = get_text(arena, program, nvrtc->nvrtcGetCUBINSize, nvrtc->nvrtcGetCUBIN);
-        if (out->cubin.n == 0)
-            status = KT_FAIL(err, KT_ECOMPILE, "NVRTC gave no code for '%s'", source->name);
+        code =
+            get_text(arena, program, nvrtc->nvrtcGetCUBINSize, nvrtc->nvrtcGetCUBIN, &out->cubin);
+        if (code == 0) code = log_code; // a kernel whose spills nobody knows is not kept
+        if (code != 0 || out->cubin.n == 0)
+            status = KT_FAIL(err, KT_ECOMPILE, "NVRTC gave no code or no log for '%s': %s",
+                source->name, nvrtc->nvrtcGetErrorString(code));
     }
     (void)nvrtc->nvrtcDestroyProgram(&program);
     out->ms = kt_os_now_ms() - start;
