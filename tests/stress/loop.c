@@ -59,7 +59,7 @@ typedef struct worker {
 
 typedef struct outcome {
     int code, signal; // one of them; -1
-    char *out, *err, *report, *emu;
+    char *out, *err, *report, *emu, *nvrtc;
 } outcome;
 
 // ---- files
@@ -205,9 +205,9 @@ static void start(const worker *w, long n) {
 }
 
 static outcome run(const worker *w, long n) {
-    const char *const stale[] = {"report", "emu"};
+    const char *const stale[] = {"report", "emu", "emu.nvrtc"};
     char path[MAX_PATH];
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof stale / sizeof stale[0]; i++) {
         join(path, w->folder, stale[i]);
         (void)unlink(path);
     }
@@ -219,9 +219,9 @@ static outcome run(const worker *w, long n) {
         if (errno != EINTR) die("waitpid");
     outcome out = {.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
         .signal = WIFSIGNALED(status) ? WTERMSIG(status) : -1};
-    char **const texts[] = {&out.out, &out.err, &out.report, &out.emu};
-    const char *const names[] = {"out", "err", "report", "emu"};
-    for (size_t i = 0; i < 4; i++) {
+    char **const texts[] = {&out.out, &out.err, &out.report, &out.emu, &out.nvrtc};
+    const char *const names[] = {"out", "err", "report", "emu", "emu.nvrtc"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         join(path, w->folder, names[i]);
         *texts[i] = read_file(path, NULL);
     }
@@ -233,6 +233,7 @@ static void drop(outcome *out) {
     free(out->err);
     free(out->report);
     free(out->emu);
+    free(out->nvrtc);
 }
 
 // ---- what is wrong with it
@@ -268,13 +269,19 @@ static bool find_word(const char *text, const char *lead, int index, bool last, 
     return true;
 }
 
+// Who counts the calls that fail, and tells which one did: "fired NAME ...".
+static const char *report_of(const worker *w, const outcome *run) {
+    if (of_files(w->o)) return run->report;
+    return strstr(w->o->fault, "nvrtc") != NULL ? run->nvrtc : run->emu;
+}
+
 static bool fired(const worker *w, const outcome *run) {
-    return strstr(of_files(w->o) ? run->report : run->emu, "fired ") != NULL;
+    return strstr(report_of(w, run), "fired ") != NULL;
 }
 
 // What the message has to name: the file, or the call; where several failed, one of them.
 static void check_names(worker *w, const outcome *run) {
-    const char *report = of_files(w->o) ? run->report : run->emu;
+    const char *report = report_of(w, run);
     for (const char *at = report; (at = strstr(at, "fired ")) != NULL; at++) {
         char word[256];
         const char *name = word;
@@ -291,7 +298,7 @@ static void check_names(worker *w, const outcome *run) {
 static void check_end(worker *w, const outcome *run) {
     static const char *const never[] = {"Sanitizer", "kotaro: bug", "runtime error:"};
     char what[256] = "";
-    (void)find_word(of_files(w->o) ? run->report : run->emu, "fired ", 0, true, what);
+    (void)find_word(report_of(w, run), "fired ", 0, true, what);
     for (size_t i = 0; i < sizeof never / sizeof never[0]; i++) {
         const char *at = strstr(run->err, never[i]);
         if (at != NULL) complain(w, "%s: %.700s", what, at);
@@ -379,9 +386,15 @@ static void check_next(worker *w, int lacks) {
     if (check_cache(w) != 0) complain(w, "the next run leaves the cache incomplete");
 }
 
+// Its counts at the end; a run that ended before the driver was opened has none.
 static void check_stand_in(worker *w, const outcome *run) {
-    if (strstr(run->emu, "violation") != NULL) complain(w, "the stand-in says: %.500s", run->emu);
-    if (strstr(run->emu, "leak") != NULL) complain(w, "the stand-in says: %.500s", run->emu);
+    static const char *const none[] = {"\nleaks ", "\nviolations "};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        const char *at = strstr(run->emu, none[i]);
+        if (at == NULL || at[strlen(none[i])] == '0') continue;
+        const char *what = strstr(run->err, "emu: ");
+        complain(w, "the stand-in counts%.20s: %.500s", at, what == NULL ? "" : what);
+    }
 }
 
 // ---- the loop
@@ -440,9 +453,11 @@ static long count_all(worker *w) {
     char cache[MAX_PATH], word[256];
     join(cache, w->folder, "cache");
     make_cache(cache, w->o->cache);
-    outcome out = run(w, 0);
-    const char *text = of_files(w->o) ? out.report : out.emu;
-    bool ok = out.code == 0 && find_word(text, "calls ", 1, false, word);
+    outcome out = run(w, of_files(w->o) ? 0 : -1);
+    const char *what = of_files(w->o)                         ? "calls "
+                       : strstr(w->o->fault, "alloc") != NULL ? "allocations "
+                                                              : "calls_that_can_fail ";
+    bool ok = out.code == 0 && find_word(report_of(w, &out), what, 1, false, word);
     long n = ok ? atol(word) : 0;
     drop(&out);
     if (n == 0) die("no count of calls");
