@@ -34,6 +34,7 @@ static const code_row codes[] = {
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static long counts[N_FUNCTIONS], total; // total: of calls that can fail
+static const char *fired;               // the last function that was made to fail
 
 static void wrong_rule(const char *rule, size_t n) {
     (void)fprintf(
@@ -76,6 +77,7 @@ nvrtc_result count_call(function which) {
             result = apply(at, n, which);
             at += at[n] == ',' ? n + 1 : n;
         }
+        if (result != NVRTC_OK) fired = names[which];
     }
     pthread_mutex_unlock(&mutex);
     return result;
@@ -92,5 +94,7 @@ __attribute__((destructor)) static void report(void) {
         return;
     }
     for (int i = 0; i < N_FUNCTIONS; i++) (void)fprintf(file, "%s %ld\n", names[i], counts[i]);
+    (void)fprintf(file, "calls_that_can_fail %ld\n", total);
+    if (fired != NULL) (void)fprintf(file, "fired %s\n", fired);
     (void)fclose(file);
 }

@@ -4,7 +4,8 @@
 // does so, with an internal error, and has no effect; "nvrtc:5:out-of-memory"; instead of nvrtc the
 // name of a function counts its calls alone: "nvrtcCompileProgram:2". Read at every call, so a
 // program may set it. Rules that do not begin with "nvrtc" are the driver's.
-// KOTARO_EMU_REPORT=FILE: at exit FILE.nvrtc gets a line "nvrtcCompileProgram 12" per function.
+// KOTARO_EMU_REPORT=FILE: at exit FILE.nvrtc gets a line "nvrtcCompileProgram 12" per function,
+// "calls_that_can_fail 31", and "fired nvrtcGetCUBIN" if a rule made that fail.
 #ifndef EMU_NVRTC_COUNT_H
 #define EMU_NVRTC_COUNT_H
 
