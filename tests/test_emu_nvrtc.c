@@ -32,7 +32,7 @@ static const kt_device_header test_headers[] = {
     {NULL, NULL, 0},
 };
 
-__attribute__((unused)) static const char *fresh_folder(void) {
+static const char *fresh_folder(void) {
     const char *path = kt_arena_printf(&arena, "%s/%d", folder, n_folders++);
     assert_true(kt_os_mkdirs(path));
     return path;
@@ -147,6 +147,410 @@ static void a_kernel_compiles_for_every_architecture(void **state) {
     }
 }
 
+// Equal sources give equal bytes, whatever folder they were compiled in.
+static void the_same_bytes_each_time(void **state) {
+    (void)state;
+    kt_compile_result a, b;
+    kt_err err;
+    kt_compiler *one = compile_one(kernels, 89, &a, KT_OK, &err);
+    kt_compiler *two = compile_one(kernels, 89, &b, KT_OK, &err);
+    assert_int_equal(a.cubin.n, b.cubin.n);
+    assert_memory_equal(a.cubin.at, b.cubin.at, a.cubin.n);
+    kt_compiler_close(one);
+    kt_compiler_close(two);
+}
+
+// ---- in a process of its own
+
+static int child(const char *source) {
+    kt_compile_result result;
+    kt_err err;
+    kt_compiler *compiler = open_compiler(NULL, NULL, 1);
+    kt_options options = options_for(89, "3");
+    const kt_compile_request request = {"ops/test/test.cu", kt_str_from(source), &options};
+    kt_status status = kt_compile(compiler, &request, 1, &result, &err);
+    emu_image image;
+    const char *why = "";
+    if (status != KT_OK) {
+        (void)printf("%s\n", err.text);
+    } else if (!emu_image_read(result.cubin.at, &image, &why)) {
+        (void)printf("%s\n", why);
+        status = KT_EFORMAT;
+    } else {
+        (void)printf("%s %016llx\n", image.origin.mode, (unsigned long long)image.origin.stamp);
+        const char *out = kt_os_getenv("KOTARO_TEST_OUT");
+        if (out != NULL) test_write(out, image.module, image.module_bytes);
+    }
+    kt_compiler_close(compiler);
+    return status == KT_OK ? 0 : 1;
+}
+
+// Compiles `kernels` in a process with two more variables ("A=b"). The output is in the arena;
+// KOTARO_TEST_OUT gets the module.
+static const char *run_child(const char *a, const char *b, int *code) {
+    kt_buf out = {0};
+    const char *argv[] = {"env", a, b, kt_os_executable(&arena), "--child", NULL};
+    *code = kt_os_run(argv, &out);
+    const char *text = out.n > 0 ? kt_arena_copy(&arena, out.at, out.n) : "";
+    kt_buf_deinit(&out);
+    return text;
+}
+
+// ---- what it does
+
+// The module of a file, loaded into this program. It may call no emulator.
+static const emu_module_table *load_module(const char *path, kt_os_library **library) {
+    kt_buf text = {0};
+    *library = kt_os_library_open(path, &text);
+    if (*library == NULL) fail_msg("%s", text.n > 0 ? text.at : "?");
+    kt_buf_deinit(&text);
+    kt_os_function found = kt_os_library_function(*library, "emu_module");
+    const emu_module_table *table;
+    memcpy(&table, &found, sizeof table);
+    assert_non_null(table);
+    assert_int_equal(table->abi, EMU_ABI);
+    return table;
+}
+
+// Arguments come out of the parameter block as they went in, and #if chose the right kernels.
+static void a_kernel_runs_with_its_arguments(void **state) {
+    (void)state;
+    const char *path = kt_path_join(&arena, fresh_folder(), "module.so");
+    int code;
+    const char *text =
+        run_child("KOTARO_EMU=plain", kt_arena_printf(&arena, "KOTARO_TEST_OUT=%s", path), &code);
+    if (code != 0) fail_msg("%s", text);
+    kt_os_library *library;
+    const emu_module_table *table = load_module(path, &library);
+    assert_false(table->checked);
+    assert_int_equal(table->n_kernels, 3);
+    emu_state now = {.thread = {1, 0, 0}, .block = {0, 2, 0}};
+    now.block_dim.z = 3;
+    now.grid_dim.x = 4;
+    *table->state = &now;
+    int out[2] = {0, 0}, *at = out, b[40] = {0};
+    _Alignas(16) char block[224];
+    double d = 1000, w[2] = {-1, 30000};
+    short s = 500;
+    long long n = 7000000;
+    memset(block, 0xff, sizeof block);
+    b[0] = 100;
+    b[39] = 200000;
+    memcpy(block, &at, sizeof at);
+    block[8] = 9;
+    memcpy(block + 16, &d, sizeof d);
+    memcpy(block + 24, b, sizeof b);
+    memcpy(block + 184, &s, sizeof s);
+    memcpy(block + 192, w, sizeof w);
+    block[208] = 1;
+    memcpy(block + 216, &n, sizeof n);
+    const emu_kernel *first = &table->kernels[0];
+    assert_string_equal(first->name, "kt_first");
+    assert_int_equal(first->n_params, 8);
+    assert_int_equal(first->params[7].offset, 216);
+    assert_int_equal(first->max_threads, 128);
+    assert_int_equal(first->min_blocks, 2);
+    first->call(block);
+    assert_int_equal(out[0], 9 + 1000 + 100 + 200000 + 500 + 30000 + 1 + 7000000);
+    assert_int_equal(out[1], 13); // the line in the source
+    now.block.y = 0;
+    out[0] = 0;
+    first->call(block);
+    assert_int_equal(out[0], 0);
+    assert_string_equal(table->kernels[1].name, "kt_second");
+    table->kernels[1].call(&at);
+    assert_int_equal(out[0], '_' + 890);
+    kt_os_library_close(library);
+}
+
+// ---- compiling
+
+// The other branch of #if.
+static void conditions_choose_kernels(void **state) {
+    (void)state;
+    kt_compiler *compiler = open_compiler(NULL, NULL, 0);
+    kt_options options = options_for(90, "2 + 2");
+    const kt_compile_request request = {"ops/test/test.cu", kt_str_from(kernels), &options};
+    kt_compile_result result;
+    kt_err err;
+    if (kt_compile(compiler, &request, 1, &result, &err) != KT_OK) fail_msg("%s", err.text);
+    assert_int_equal(result.info->n_kernels, 4);
+    assert_int_equal(kt_cubin_find(result.info, "kt_second")->n_params, 2);
+    assert_non_null(kt_cubin_find(result.info, "kt_third"));
+    kt_compiler_close(compiler);
+}
+
+static void the_cache_serves_the_next(void **state) {
+    (void)state;
+    const char *cache = fresh_folder();
+    kt_options options = options_for(89, "3");
+    const kt_compile_request request = {"ops/test/test.cu", kt_str_from(kernels), &options};
+    for (int i = 0; i < 2; i++) {
+        kt_compiler *compiler = open_compiler(cache, NULL, 0);
+        kt_compile_result result;
+        kt_err err;
+        assert_int_equal(kt_compile(compiler, &request, 1, &result, &err), KT_OK);
+        assert_int_equal(result.from, i == 0 ? KT_COMPILE_FROM_NVRTC : KT_COMPILE_FROM_CACHE);
+        check_kernels(result.info);
+        kt_compiler_close(compiler);
+    }
+}
+
+// ---- mistakes
+
+typedef struct mistake {
+    const char *source;
+    const char *place, *what; // in the message
+} mistake;
+
+#define KERNEL "extern \"C\" __global__ void k(int *p) { "
+static const char only_kt[] = "kernels reach the machine only through kt.cuh";
+static const mistake mistakes[] = {
+    {"\n\n" KERNEL "p[0] = missing; }\n", "ops/test/test.cu(3): error: ", "missing"},
+    {"#include \"wrong.cuh\"\n" KERNEL "}\n", "wrong.cuh(2): error: ", "absent"},
+    {"/* a\n b */" KERNEL "asm(\"mov.u32 %0, %smid;\" : \"=r\"(p[0])); }\n",
+        "ops/test/test.cu(2): error: 'asm'", only_kt},
+    {"\n" KERNEL "__syncthreads(); }\n", "ops/test/test.cu(2): error: '__syncthreads'", only_kt},
+    {"\n" KERNEL "\n__shared__ int s[4]; }\n", "ops/test/test.cu(3): error: '__shared__'", only_kt},
+    {KERNEL "atomicAdd(p, 1); }\n", "ops/test/test.cu(1): error: ", only_kt},
+    {KERNEL "printf(\"x\"); }\n", "ops/test/test.cu(1): error: ", only_kt},
+    {"#include <stdio.h>\n" KERNEL "}\n", "ops/test/test.cu(1): error: '<stdio.h>'",
+        "cannot open source file"},
+    {"#include \"no.cuh\"\n" KERNEL "}\n", "ops/test/test.cu(1): fatal error: ", "no.cuh"},
+    {"#define MAKE(n) extern \"C\" __global__ void n(int *p) {}\nMAKE(k)\n",
+        "ops/test/test.cu(1): error: '__global__'", "in a macro"},
+    {"static int f(int i) { return i; }\n", "ops/test/test.cu: error: ", "no kernel"},
+    {KERNEL "} /* open\n", "ops/test/test.cu(1): error: ", "unterminated comment"},
+    {KERNEL, "ops/test/test.cu(1): error: ", "expected"},
+    {"\n__global__", "ops/test/test.cu(2): error: ", "without the name"},
+};
+
+static void mistakes_are_told_with_their_place(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++) {
+        const mistake *m = &mistakes[i];
+        kt_compile_result result;
+        kt_err err;
+        kt_compiler *compiler = compile_one(m->source, 89, &result, KT_ECOMPILE, &err);
+        if (strstr(err.text, m->place) == NULL || strstr(err.text, m->what) == NULL)
+            fail_msg("'%s' and '%s' are not in:\n%s", m->place, m->what, err.text);
+        assert_true(result.log.n > 0);
+        assert_null(result.cubin.at);
+        kt_compiler_close(compiler);
+    }
+}
+
+// The current folder is not looked into, nor the stand-in's for other names.
+static void no_other_file_is_read(void **state) {
+    (void)state;
+    const char *name = kt_arena_printf(&arena, "kt_test_%d.cuh", kt_os_pid());
+    test_write(name, "#define KT_FROM_DISK 1\n", 23);
+    const char *source = kt_arena_printf(&arena, "#include \"%s\"\n" KERNEL "}\n", name);
+    kt_compile_result result;
+    kt_err err;
+    kt_compiler *compiler = compile_one(source, 89, &result, KT_ECOMPILE, &err);
+    assert_true(kt_os_remove(name));
+    assert_non_null(strstr(err.text, name));
+    kt_compiler_close(compiler);
+}
+
+static kt_nvrtc *open_nvrtc(void) {
+    kt_nvrtc_place place;
+    kt_nvrtc *nvrtc = NULL;
+    kt_err err;
+    if (kt_nvrtc_find(&arena, &place, &err) != KT_OK ||
+        kt_nvrtc_open(&place, &nvrtc, &err) != KT_OK)
+        fail_msg("%s", err.text);
+    assert_int_equal(kt_nvrtc_get_id(nvrtc).major, 13);
+    return nvrtc;
+}
+
+static void unknown_options_are_refused(void **state) {
+    (void)state;
+    static const char *const wrong[] = {"-O3", "--gpu-architecture=sm_88", "-D", "-lineinfo",
+        "--gpu-architecture=compute_89", "-I/usr/include", "-fplugin=x.so", "@file", ""};
+    kt_nvrtc *nvrtc = open_nvrtc();
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        const kt_nvrtc_source source = {
+            .name = "k.cu", .text = KT_STR(KERNEL "}\n"), .options = &wrong[i], .n_options = 1};
+        kt_nvrtc_output output;
+        kt_err err;
+        assert_int_equal(kt_nvrtc_compile(nvrtc, &source, &arena, &output, &err), KT_ECOMPILE);
+        assert_non_null(strstr(err.text, "NVRTC_ERROR_INVALID_OPTION"));
+        assert_non_null(strstr(err.text, kt_arena_printf(&arena, "'%s'", wrong[i])));
+    }
+    kt_nvrtc_close(nvrtc);
+}
+
+// ---- threads and giving up
+
+static void several_threads_compile_at_once(void **state) {
+    (void)state;
+    enum { N = 6 };
+    kt_options options[N];
+    kt_compile_request requests[N];
+    kt_compile_result results[N];
+    kt_compiler *compiler = open_compiler(NULL, NULL, 3);
+    for (int i = 0; i < N; i++) {
+        options[i] = options_for(89, kt_arena_printf(&arena, "%d", i % 3 == 0 ? 3 : 10 + i));
+        const char *name = kt_arena_printf(&arena, "ops/test/%d.cu", i);
+        requests[i] = (kt_compile_request){name, kt_str_from(kernels), &options[i]};
+    }
+    kt_err err;
+    if (kt_compile(compiler, requests, N, results, &err) != KT_OK) fail_msg("%s", err.text);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(results[i].info->n_kernels, i % 3 == 0 ? 3 : 4);
+        assert_non_null(kt_cubin_find(results[i].info, "kt_first"));
+    }
+    kt_compiler_close(compiler);
+}
+
+// Is there a process whose environment says that its temporary files go below our folder?
+static bool has_children(void) {
+    const char *want = kt_arena_printf(&arena, "TMPDIR=%s/kotaro-emu-", temporary);
+    int n;
+    kt_str *names = kt_os_list(&arena, "/proc", &n);
+    bool found = false;
+    char text[1 << 16];
+    for (int i = 0; i < n && !found; i++) {
+        const char *path = kt_arena_printf(&arena, "/proc/%.*s/environ", KT_STR_ARG(names[i]));
+        FILE *file = names[i].at[0] > '9' ? NULL : kt_os_fopen(path, "rb");
+        if (file == NULL) continue;
+        size_t bytes = fread(text, 1, sizeof text, file);
+        fclose(file);
+        found = kt_str_find_text((kt_str){text, bytes}, want) >= 0;
+    }
+    return found;
+}
+
+typedef struct stopper {
+    volatile int stop;
+    bool saw_child;
+} stopper;
+
+static void stop_soon(void *ctx) {
+    stopper *s = ctx;
+    for (int i = 0; i < 2000 && !s->saw_child; i++) {
+        s->saw_child = has_children();
+        kt_os_sleep_us(1000);
+    }
+    kt_os_sleep_us(20000);
+    s->stop = 1;
+}
+
+// Takes the compiler several seconds, if it is let.
+static const char endless[] =
+    "template <int a, int b> struct deep { static int f(int v) {\n"
+    "    return deep<a - 1, b>::f(v + a) ^ deep<a - 1, b + 1>::f(v * b); } };\n"
+    "template <int b> struct deep<0, b> { static int f(int v) { return v + b; } };\n" KERNEL
+    "p[0] = deep<150, 0>::f(p[1]); }\n";
+
+static void giving_up_leaves_nothing(void **state) {
+    (void)state;
+    stopper s = {0, false};
+    kt_compiler *compiler = open_compiler(NULL, &s.stop, 2);
+    kt_options options[2] = {options_for(89, "1"), options_for(90, "1")};
+    kt_compile_request requests[2] = {{"ops/test/a.cu", kt_str_from(endless), &options[0]},
+        {"ops/test/b.cu", kt_str_from(endless), &options[1]}};
+    kt_compile_result results[2];
+    kt_err err;
+    kt_os_thread *thread = kt_os_thread_start(stop_soon, &s, 1 << 20);
+    kt_status status = kt_compile(compiler, requests, 2, results, &err);
+    kt_os_thread_join(thread);
+    assert_true(s.saw_child);
+    assert_int_equal(status, KT_EINTERRUPTED);
+    assert_false(has_children());
+    assert_int_equal(count_files(temporary), 0);
+    kt_compiler_close(compiler);
+}
+
+// ---- modes, failures, counts
+
+static void modes_are_in_the_image(void **state) {
+    (void)state;
+    int code;
+    const char *checked = run_child("KOTARO_EMU=checked", "A=", &code);
+    assert_int_equal(code, 0);
+    assert_memory_equal(checked, "checked ", 8);
+    assert_string_equal(run_child("KOTARO_EMU=", "A=", &code), checked);
+    const char *plain = run_child("KOTARO_EMU=plain", "A=", &code);
+    assert_int_equal(code, 0);
+    assert_memory_equal(plain, "plain ", 6);
+    assert_string_not_equal(strchr(checked, ' '), strchr(plain, ' '));
+    const char *asan = run_child("KOTARO_EMU=asan", "A=", &code);
+#if defined(__SANITIZE_ADDRESS__)
+    if (code != 0) fail_msg("%s", asan);
+    assert_memory_equal(asan, "asan ", 5);
+#else
+    assert_int_equal(code, 1);
+    assert_non_null(strstr(asan, "not built with SAN=1"));
+#endif
+    const char *wrong = run_child("KOTARO_EMU=fast", "A=", &code);
+    assert_int_equal(code, 1);
+    assert_non_null(strstr(wrong, "none of checked, plain, asan"));
+}
+
+// Another device/module.h gives another stamp: the driver does not take old modules for new ones.
+static void images_know_the_device_headers(void **state) {
+    (void)state;
+    const char *emu = kt_os_getenv("KOTARO_NVRTC");
+    const char *copy = fresh_folder();
+    kt_buf out = {0};
+    const char *argv[] = {"cp", "-r", kt_arena_printf(&arena, "%s/.", emu), copy, NULL};
+    assert_int_equal(kt_os_run(argv, &out), 0);
+    kt_buf_deinit(&out);
+    const char *variable = kt_arena_printf(&arena, "KOTARO_NVRTC=%s", copy);
+    int code;
+    const char *before = run_child(variable, "A=", &code);
+    assert_int_equal(code, 0);
+    assert_string_equal(run_child("B=", "A=", &code), before);
+    test_put(&arena, copy, "device/another.h", "// nothing\n");
+    assert_string_not_equal(run_child(variable, "A=", &code), before);
+    assert_int_equal(code, 0);
+}
+
+// Each call that can fail does so once, with a clear end, until there is none left.
+static void every_call_can_be_made_to_fail(void **state) {
+    (void)state;
+    int code = 1, n = 1;
+    const char *rule, *text = "";
+    for (; n < 30; n++) {
+        rule = kt_arena_printf(&arena, "KOTARO_EMU_FAIL=cuInit:1,nvrtc:%d:out-of-memory", n);
+        text = run_child(rule, "A=", &code);
+        if (code == 0 && strstr(text, "checked") == text && n > 8) break;
+    }
+    // version, create, set flow or not, compile, two of the log, two of the code
+    assert_in_range(n, 9, 10);
+    text = run_child("KOTARO_EMU_FAIL=nvrtcCompileProgram:1", "A=", &code);
+    assert_int_equal(code, 1);
+    assert_non_null(strstr(text, "NVRTC_ERROR_INTERNAL_ERROR"));
+    text = run_child("KOTARO_EMU_FAIL=nvrtc:1:out-of-memory", "A=", &code);
+    assert_int_equal(code, 1);
+    text = run_child("KOTARO_EMU_FAIL=nvrtcCreateProgram:1:out-of-memory", "A=", &code);
+    assert_non_null(strstr(text, "NVRTC_ERROR_OUT_OF_MEMORY"));
+    text = run_child("KOTARO_EMU_FAIL=nvrtcCompileProgram:2", "A=", &code);
+    assert_int_equal(code, 0);
+    text = run_child("KOTARO_EMU_FAIL=nvrtc:0", "A=", &code);
+    assert_true(code != 0);
+    assert_non_null(strstr(text, "KOTARO_EMU_FAIL has 'nvrtc:0'"));
+}
+
+static void calls_are_counted(void **state) {
+    (void)state;
+    const char *base = kt_path_join(&arena, fresh_folder(), "report");
+    int code;
+    (void)run_child(kt_arena_printf(&arena, "KOTARO_EMU_REPORT=%s", base), "A=", &code);
+    assert_int_equal(code, 0);
+    kt_str text;
+    kt_err err;
+    const char *path = kt_arena_printf(&arena, "%s.nvrtc", base);
+    if (kt_file_read(&arena, path, 1 << 20, &text, &err) != KT_OK) fail_msg("%s", err.text);
+    assert_true(kt_str_find_text(text, "nvrtcCompileProgram 1\n") >= 0);
+    assert_true(kt_str_find_text(text, "nvrtcCreateProgram 1\n") >= 0);
+    assert_true(kt_str_find_text(text, "nvrtcDestroyProgram 1\n") >= 0);
+    assert_true(kt_str_find_text(text, "nvrtcGetPTX 0\n") >= 0);
+}
+
 static int make_folder(void **state) {
     (void)state;
     temporary = kt_os_getenv("TMPDIR");
@@ -183,9 +587,26 @@ static int start_tests(const char *self) {
 
 int main(int argc, char **argv) {
     if (argc < 2) return start_tests(kt_os_executable(&arena));
-    (void)argv;
+    if (strcmp(argv[1], "--child") == 0) {
+        int code = child(kernels);
+        kt_arena_deinit(&arena);
+        return code;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_kernel_compiles_for_every_architecture),
+        cmocka_unit_test(the_same_bytes_each_time),
+        cmocka_unit_test(a_kernel_runs_with_its_arguments),
+        cmocka_unit_test(conditions_choose_kernels),
+        cmocka_unit_test(the_cache_serves_the_next),
+        cmocka_unit_test(mistakes_are_told_with_their_place),
+        cmocka_unit_test(no_other_file_is_read),
+        cmocka_unit_test(unknown_options_are_refused),
+        cmocka_unit_test(several_threads_compile_at_once),
+        cmocka_unit_test(giving_up_leaves_nothing),
+        cmocka_unit_test(modes_are_in_the_image),
+        cmocka_unit_test(images_know_the_device_headers),
+        cmocka_unit_test(every_call_can_be_made_to_fail),
+        cmocka_unit_test(calls_are_counted),
     };
     return cmocka_run_group_tests_name("emu_nvrtc", tests, make_folder, leave_nothing);
 }

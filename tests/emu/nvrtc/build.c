@@ -37,6 +37,7 @@ static const char *const common_flags[] = {
     "-fvisibility=hidden",
     "-fno-lto",
     "-fdiagnostics-color=never",
+    "-ftrack-macro-expansion=0", // messages name the line of the source
     "-frandom-seed=kotaro",
     "-Wno-unknown-pragmas",
 };

@@ -222,6 +222,7 @@ static void print_rows(const reader *r, const char *macro) {
         }
         text_print(r->out, "#endif\n");
     }
+    print_line_mark(r->out, r->line, r->name); // something left open shows here
     text_print(r->out, "%sS_END\n", macro);
 }
 
@@ -245,7 +246,7 @@ static reader *begin(const char *name, const char *source, text *out, text *log)
 
 bool source_convert(const char *name, const char *source, text *out, text *log) {
     reader *r = begin(name, source, out, log);
-    print_line_mark(out, 1, "kernels of the module");
+    text_print(out, "\n");
     print_rows(r, "EMU_KERNEL");
     print_rows(r, "EMU_NOTE");
     return finish(r);
