@@ -128,14 +128,19 @@ static kt_status collect_plan(collector *c, const kt_plan *plan, kt_err *err) {
         int64_t known;
         kt_str name = kt_str_copy(c->arena, (kt_str){key.at, key.n});
         kt_buf_deinit(&key);
-        if (kt_table_find(&c->seen, name, &known)) continue;
-        kt_table_set(&c->seen, name, 1);
+        if (kt_table_find(&c->seen, name, &known)) {
+            KT_TRY(kt_check_most(plan, i, c->builds.at[known].most, err));
+            continue;
+        }
+        kt_table_set(&c->seen, name, (int64_t)c->builds.n);
         kt_plan one = *plan;
         one.builds = build;
         one.n_builds = 1;
         kt_compile_request *request;
         KT_TRY(kt_cuda_requests(c->arena, &one, c->arch, &request, err));
-        kt_op_check_build made = {build->op, build->variant, request[0]};
+        kt_op_check_build made = {build->op, build->variant, request[0],
+            KT_NEW_ARRAY(c->arena, kt_geometry, build->variant->n_launches)};
+        KT_TRY(kt_check_most(plan, i, made.most, err));
         KT_PUSH(c->arena, &c->builds, made);
     }
     return KT_OK;

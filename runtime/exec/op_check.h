@@ -64,6 +64,7 @@ typedef struct kt_op_check_build {
     const kt_op *op;
     const kt_variant *variant;
     kt_compile_request request;
+    kt_geometry *most; // by launch of the variant: the largest of its tests, number by number
 } kt_op_check_build;
 // For an architecture (80, 89 ...). In the arena given. Errors: EYAML: a case that cannot be
 // planned (without a GPU).

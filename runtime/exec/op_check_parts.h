@@ -162,6 +162,13 @@ void kt_check_shut(kt_check_opened *opened);
 kt_check_end kt_check_execute(const kt_check_side *side, kt_check_data *data, kt_arena *arena,
     kt_check_tensor *out, kt_buf *why);
 
+// ---- op_check_launch.c
+
+// Raises each number of most[launch of the build's variant] to that of the plan's calls, at the
+// maxima. Errors: EOP: a launch beyond the limits.
+kt_status kt_check_most(
+    const kt_plan *plan, int build, kt_geometry *most, kt_err *err) KT_MUST_CHECK;
+
 // ---- op_check_compare.c
 
 // false after a description of the worst element. worst: by type, largest error / tolerance.
