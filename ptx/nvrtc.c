@@ -242,8 +242,8 @@ static kt_status explain(kt_nvrtc *nvrtc, nvrtc_program program, int code,
         return KT_FAIL(err, KT_EINTERRUPTED, "compiling '%s' was given up", source->name);
     kt_str quote = first_error(out->log);
     while (quote.n > 0 && isspace((unsigned char)quote.at[quote.n - 1])) quote.n--;
-    kt_err_set(err, KT_ECOMPILE, "'%s' does not compile (%s):\n%.*s", source->name,
-        nvrtc->nvrtcGetErrorString(code), KT_STR_ARG(quote));
+    kt_err_set(err, KT_ECOMPILE, "'%s' does not compile (%s)%s%.*s", source->name,
+        nvrtc->nvrtcGetErrorString(code), quote.n > 0 ? ":\n" : "", KT_STR_ARG(quote));
     if (code == NVRTC_BUILTINS)
         kt_err_note(err, "NVRTC does not find its builtins file: reinstall it as a whole");
     note_ptx_line(nvrtc, program, quote, arena, err);

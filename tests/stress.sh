@@ -12,6 +12,8 @@ jobs=${JOBS:-2}
 . tests/tap.sh
 loop=$BUILD/emu/stress
 export LIBFAIL="$BUILD/emu/libfail_files.so" LC_ALL=C.UTF-8
+export ASAN_OPTIONS="protect_shadow_gap=0:verify_asan_link_order=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" # we are preloaded
+export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 
 # A home with the few ops that the pipeline needs, so that a run makes few calls.
 make_home() {
@@ -45,6 +47,24 @@ three() {
     for kind in error sticky short end; do
         walk "files on the CPU, $kind" "KOTARO_FAIL=$kind:@" --answer "$tmp/answer" --work "$tmp/work" --jobs "$jobs" -- "$@" \
             --device cpu
+    done
+    # The loop itself must be able to fail.
+    echo '16 18' >"$tmp/wrong"
+    "$loop" wrong 'KOTARO_FAIL=short:@' --answer "$tmp/wrong" --work "$tmp/work" -- "$@" --device cpu >"$tmp/out" 2>"$tmp/err"
+    [ $? = 1 ] && grep -q '^not ok' "$tmp/out" && grep -q 'another answer' "$tmp/out"
+    result $? 'the loop sees a wrong answer'
+}
+
+tiny() {
+    seed=${STRESS_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+    samples=${STRESS_SAMPLES:-20}
+    echo "# STRESS_SEED=$seed"
+    set -- "$BUILD/kotaro" run pipelines/full.yaml examples/scene.jpg examples/scene.jpg --greedy --max-tokens 3 --quiet
+    "$@" --device cpu >"$tmp/answer" 2>"$tmp/err"
+    result $? 'the answer when nothing fails'
+    for kind in error sticky short end; do
+        walk "files on the CPU, $kind" "KOTARO_FAIL=$kind:@" --answer "$tmp/answer" --work "$tmp/work" --jobs "$jobs" \
+            --seconds 120 --sample "$samples,$seed" -- "$@" --device cpu
     done
 }
 

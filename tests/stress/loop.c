@@ -290,6 +290,11 @@ static void check_names(worker *w, const outcome *run) {
         if (slash != NULL) name = slash + 1;
         if (*name == 0 || strstr(run->err, name) != NULL) return;
     }
+    // Of a lack of memory what was to have it, of NVRTC the op.
+    static const char *const as_good[] = {
+        "the GPU has no room for '", "the system does not pin ", "NVRTC"};
+    for (size_t i = 0; !of_files(w->o) && i < sizeof as_good / sizeof as_good[0]; i++)
+        if (strstr(run->err, as_good[i]) != NULL) return;
     char what[256];
     (void)find_word(report, "fired ", 0, true, what);
     complain(w, "'%s', and the message does not name it: %.300s", what, run->err);
