@@ -65,7 +65,8 @@ typedef struct kt_dump_folder kt_dump_folder;
 kt_status kt_dump_folder_open(
     kt_arena *arena, const char *path, kt_dump_folder **out, kt_err *err) KT_MUST_CHECK;
 kt_dump_to kt_dump_folder_to(kt_dump_folder *folder);
-// Writes index.json and says how much there is; a later run replaces it all. Errors: EFILE.
+// Writes index.json and says how much there is; a later run replaces it all. Errors: EFILE; then
+// what was written is gone.
 kt_status kt_dump_folder_end(
     kt_dump_folder *folder, const kt_plan *plan, kt_err *err) KT_MUST_CHECK;
 

@@ -32,15 +32,15 @@ struct kt_dump_folder {
 
 // ---- the folder as it is
 
-// The list of tensors in the index of a former dump; NULL if there is none.
-static const kt_json *former_tensors(kt_dump_folder *f) {
+// The list of tensors in the index of a former dump; NULL if there is none. `why` is set where the
+// index cannot be read.
+static const kt_json *former_tensors(kt_dump_folder *f, kt_err *why) {
     const kt_json_limits limits = {(int64_t)256 << 20, 8, 10000000};
     const kt_json *root = NULL;
     kt_str mark;
-    kt_err ignored;
     const char *path = kt_path_join(f->arena, f->path, INDEX_NAME);
-    if (kt_os_stat(path).kind != KT_PATH_FILE) return NULL;
-    if (kt_json_read(f->arena, path, limits, &root, &ignored) != KT_OK) return NULL;
+    if (!kt_os_may_be_file(path)) return NULL;
+    if (kt_json_read(f->arena, path, limits, &root, why) != KT_OK) return NULL;
     if (!kt_json_get_text(kt_json_find(root, KT_STR("kotaro")), &mark)) return NULL;
     const kt_json *tensors = kt_json_find(root, KT_STR("tensors"));
     bool ours = kt_str_is(mark, INDEX_MARK) && tensors && tensors->kind == KT_JSON_LIST;
@@ -48,9 +48,9 @@ static const kt_json *former_tensors(kt_dump_folder *f) {
 }
 
 // The files of a former dump, its index among them; none where there is no such index.
-static void list_former(kt_dump_folder *f, kt_table *out) {
+static void list_former(kt_dump_folder *f, kt_table *out, kt_err *why) {
     kt_table_init(out, f->arena);
-    const kt_json *tensors = f->n_old > 0 ? former_tensors(f) : NULL;
+    const kt_json *tensors = f->n_old > 0 ? former_tensors(f, why) : NULL;
     if (tensors) kt_table_set(out, KT_STR(INDEX_NAME), 1);
     for (size_t i = 0; tensors && i < tensors->n; i++) {
         kt_str file;
@@ -61,12 +61,14 @@ static void list_former(kt_dump_folder *f, kt_table *out) {
 
 static kt_status check_files(kt_dump_folder *f, kt_err *err) {
     kt_table former;
-    list_former(f, &former);
+    kt_err why = {KT_OK, ""};
+    list_former(f, &former, &why);
     for (int i = 0; i < f->n_old; i++) {
         int64_t ours;
         if (kt_table_find(&former, f->old[i], &ours)) continue;
         KT_FAIL(err, KT_EFILE, "the folder '%s' holds '%.*s', which is no part of a former dump",
             f->path, KT_STR_ARG(f->old[i]));
+        if (why.code != KT_OK) kt_err_note(err, "%s", why.text);
         kt_err_note(err, "name a new folder, or empty this one: a dump replaces nothing else");
         return KT_EFILE;
     }
@@ -89,15 +91,21 @@ kt_status kt_dump_folder_open(
     return KT_OK;
 }
 
-// Now that there is something new, the former files go.
-static kt_status begin(kt_dump_folder *f, kt_err *err) {
-    if (f->begun) return KT_OK;
-    f->begun = true;
+static kt_status remove_former(const kt_dump_folder *f, bool index, kt_err *err) {
     for (int i = 0; i < f->n_old; i++) {
+        if (kt_str_is(f->old[i], INDEX_NAME) != index) continue;
         const char *path = kt_path_join(f->arena, f->path, kt_str_z(f->arena, f->old[i]));
         if (!kt_os_remove(path)) return KT_FAIL(err, KT_EFILE, "'%s' cannot be replaced", path);
     }
     return KT_OK;
+}
+
+// Now that there is something new, the former files go; the index last, as it says whose they are.
+static kt_status begin(kt_dump_folder *f, kt_err *err) {
+    if (f->begun) return KT_OK;
+    f->begun = true;
+    KT_TRY(remove_former(f, false, err));
+    return remove_former(f, true, err);
 }
 
 // ---- files
@@ -176,6 +184,14 @@ static kt_status write_index(const kt_dump_folder *f, const kt_plan *plan, kt_er
     return ok ? KT_OK : KT_FAIL(err, KT_EFILE, "'%s' cannot be written", path);
 }
 
+// Without an index a next dump would not know them as one.
+static void remove_written(const kt_dump_folder *f) {
+    for (size_t i = 0; i < f->records.n; i++)
+        (void)kt_os_remove(
+            kt_path_join(f->arena, f->path, kt_str_z(f->arena, f->records.at[i].file)));
+    (void)kt_os_remove(kt_path_join(f->arena, f->path, INDEX_NAME));
+}
+
 // What was written is a former dump to the next run.
 static void age(kt_dump_folder *f) {
     f->old = KT_NEW_ARRAY(f->arena, kt_str, f->records.n + 1);
@@ -190,7 +206,11 @@ static void age(kt_dump_folder *f) {
 
 kt_status kt_dump_folder_end(kt_dump_folder *folder, const kt_plan *plan, kt_err *err) {
     if (folder->records.n == 0) return KT_OK; // a former dump stays as it was
-    KT_TRY(write_index(folder, plan, err));
+    kt_status status = write_index(folder, plan, err);
+    if (status != KT_OK) {
+        remove_written(folder);
+        return status;
+    }
     kt_log_info("%zu tensors, %.2f MB, are in '%s'", folder->records.n, (double)folder->bytes / 1e6,
         folder->path);
     age(folder);
