@@ -48,6 +48,10 @@ three() {
         walk "files on the CPU, $kind" "KOTARO_FAIL=$kind:@" --answer "$tmp/answer" --work "$tmp/work" --jobs "$jobs" -- "$@" \
             --device cpu
     done
+    for kind in error sticky; do
+        walk "files of a dump, $kind" "KOTARO_FAIL=$kind:@" --answer "$tmp/answer" --work "$tmp/work" -- "$@" --device cpu \
+            --dump "$tmp/dump"
+    done
     # The loop itself must be able to fail.
     echo '16 18' >"$tmp/wrong"
     "$loop" wrong 'KOTARO_FAIL=short:@' --answer "$tmp/wrong" --work "$tmp/work" -- "$@" --device cpu >"$tmp/out" 2>"$tmp/err"

@@ -222,6 +222,13 @@ size_t fread(void *to, size_t size, size_t n, FILE *file) {
     return NEXT(fread)(to, size, n, file);
 }
 
+// To stdout it fails when that is flushed.
+size_t fwrite(const void *from, size_t size, size_t n, FILE *file) {
+    bool own = file != stdout && file != stderr;
+    if (own && FAILS("fwrite", path_of(fileno(file)), ENOSPC)) return 0;
+    return NEXT(fwrite)(from, size, n, file);
+}
+
 // The stream must know that it failed: while it writes, its descriptor is a full disk.
 static int flush_to_full(FILE *file) {
     int fd = fileno(file), kept = dup(fd), full = NEXT(open)("/dev/full", O_WRONLY | O_CLOEXEC);
