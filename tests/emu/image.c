@@ -7,6 +7,34 @@
 #include <stdlib.h>
 #include <string.h>
 
+// The machine's own instructions: f16 conversions and fma in one each. A GPU's compiler may join
+// a * b + c into one rounding; here it has two. Freestanding and without libraries: what a module
+// calls is open until the driver loads it.
+const char *const emu_flags[] = {
+    "-x",
+    "c++",
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-pipe",
+    "-nostdlib",
+    "-ffreestanding",
+    "-march=native",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-threadsafe-statics",
+    "-fvisibility=hidden",
+    "-fno-lto",
+    "-fdiagnostics-color=never",
+    "-ftrack-macro-expansion=0", // messages name the line of the source
+    "-frandom-seed=kotaro",
+    "-Wno-unknown-pragmas",
+    NULL,
+};
+
 // Frame pointers and tables for unwinding are for the sanitizers' reports.
 const emu_mode_row emu_modes[EMU_N_MODES] = {
     [EMU_CHECKED] = {"checked",
@@ -53,6 +81,11 @@ static uint64_t add_bytes(uint64_t sum, const void *bytes, size_t n) { // FNV-1a
     return sum;
 }
 
+static uint64_t add_flags(uint64_t sum, const char *const *flags) {
+    for (int i = 0; flags[i] != NULL; i++) sum = add_bytes(sum, flags[i], strlen(flags[i]) + 1);
+    return sum;
+}
+
 static bool add_file(uint64_t *sum, const char *path) {
     char bytes[8192];
     FILE *file = fopen(path, "rb");
@@ -72,8 +105,7 @@ uint64_t emu_stamp(emu_mode mode) {
     int length = snprintf(folder, sizeof folder, "%s/device", own);
     if (length < 0 || length >= (int)sizeof folder) return 0;
     uint64_t total = start;
-    for (int i = 0; emu_modes[mode].flags[i] != NULL; i++)
-        total = add_bytes(total, emu_modes[mode].flags[i], strlen(emu_modes[mode].flags[i]) + 1);
+    total = add_flags(add_flags(total, emu_flags), emu_modes[mode].flags);
     DIR *list = opendir(folder);
     if (list == NULL) return 0;
     bool good = true;

@@ -14,7 +14,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(_WIN32)
+#define EMU_INTERNAL
+#else
 #define EMU_INTERNAL __attribute__((visibility("hidden")))
+#endif
 
 // How kernels are compiled: the value of KOTARO_EMU.
 typedef enum emu_mode {
@@ -24,9 +28,11 @@ typedef enum emu_mode {
     EMU_N_MODES
 } emu_mode;
 
+// Flags of the compiler: of every mode, then of one. Both end with NULL.
+EMU_INTERNAL extern const char *const emu_flags[];
 typedef struct emu_mode_row {
     const char *name;
-    const char *flags[12]; // of the compiler; ends with NULL
+    const char *flags[12];
 } emu_mode_row;
 EMU_INTERNAL extern const emu_mode_row emu_modes[EMU_N_MODES];
 
@@ -37,7 +43,7 @@ EMU_INTERNAL bool emu_mode_get(emu_mode *out, const char **why);
 enum { EMU_MAX_PATH = 4096 };
 // The folder of the library that calls: device/ and emu.h are in it. false: too long.
 EMU_INTERNAL bool emu_own_folder(char out[EMU_MAX_PATH]);
-// Of the device headers beside the library, and the mode's flags. 0: they cannot be read.
+// Of the device headers beside the library, and the flags. 0: they cannot be read.
 EMU_INTERNAL uint64_t emu_stamp(emu_mode mode);
 
 typedef struct emu_origin { // section .emu.origin

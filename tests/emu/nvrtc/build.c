@@ -15,33 +15,6 @@
 
 enum { MAX_ARGUMENTS = 640, POLL_MS = 5, MAX_LOG = 1 << 20 };
 
-// Of every mode. The machine's own instructions: f16 conversions and fma in one each. Sums are
-// rounded where the source says (a GPU's compiler joins a * b + c; kt.cuh's callers do not rely on
-// either). Freestanding: no header of the C library; the linker leaves emu_* open.
-static const char *const common_flags[] = {
-    "-x",
-    "c++",
-    "-std=c++17",
-    "-shared",
-    "-fPIC",
-    "-pipe",
-    "-nostdlib",
-    "-ffreestanding",
-    "-march=native",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-strict-aliasing",
-    "-fno-exceptions",
-    "-fno-rtti",
-    "-fno-threadsafe-statics",
-    "-fvisibility=hidden",
-    "-fno-lto",
-    "-fdiagnostics-color=never",
-    "-ftrack-macro-expansion=0", // messages name the line of the source
-    "-frandom-seed=kotaro",
-    "-Wno-unknown-pragmas",
-};
-
 typedef struct workplace {
     char folder[EMU_MAX_PATH / 2];
     char own[EMU_MAX_PATH]; // of the library
@@ -166,8 +139,7 @@ static void push_pair(arguments *a, const char *option, const char *value, const
 static void make_arguments(const build *what, const workplace *w, arguments *a) {
     const char *compiler = getenv("KOTARO_EMU_CXX");
     push(a, compiler != NULL && compiler[0] != 0 ? compiler : "g++");
-    for (size_t i = 0; i < sizeof common_flags / sizeof common_flags[0]; i++)
-        push(a, common_flags[i]);
+    for (int i = 0; emu_flags[i] != NULL; i++) push(a, emu_flags[i]);
     for (int i = 0; emu_modes[what->mode].flags[i] != NULL; i++)
         push(a, emu_modes[what->mode].flags[i]);
     push_pair(a, "-ffile-prefix-map=", w->folder, "=."); // equal bytes for equal sources

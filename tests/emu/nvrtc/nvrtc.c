@@ -35,6 +35,7 @@ typedef struct options {
     int n_defines;
 } options;
 
+// NOLINTBEGIN(readability-identifier-naming): NVIDIA's names
 EXPORT nvrtc_result nvrtcVersion(int *major, int *minor);
 EXPORT nvrtc_result nvrtcCreateProgram(program **out, const char *source, const char *name, int n,
     const char *const *sources, const char *const *names);
@@ -48,6 +49,7 @@ EXPORT nvrtc_result nvrtcGetPTXSize(program *p, size_t *size);
 EXPORT nvrtc_result nvrtcGetPTX(program *p, char *out);
 EXPORT nvrtc_result nvrtcSetFlowCallback(program *p, flow_callback stop, void *payload);
 EXPORT const char *nvrtcGetErrorString(int code);
+// NOLINTEND(readability-identifier-naming)
 
 typedef struct error_row {
     int code;
@@ -139,7 +141,16 @@ static const char *const ignored_options[] = {
     "--no-cache",
     "--frandom-seed=kotaro",
 };
-static const int archs[] = {75, 80, 86, 87, 89, 90, 100, 103, 120, 121};
+
+typedef struct arch_row {
+    const char *option;
+    int sm;
+} arch_row;
+
+#define ARCH(sm)                                                                                   \
+    { "--gpu-architecture=sm_" #sm, sm }
+static const arch_row archs[] = {ARCH(75), ARCH(80), ARCH(86), ARCH(87), ARCH(89), ARCH(90),
+    ARCH(100), ARCH(103), ARCH(120), ARCH(121)};
 
 static bool is_ignored(const char *value) {
     for (size_t i = 0; i < sizeof ignored_options / sizeof ignored_options[0]; i++)
@@ -147,17 +158,11 @@ static bool is_ignored(const char *value) {
     return false;
 }
 
-static int read_arch(const char *value) {
-    for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++)
-        if (atoi(value) == archs[i] && strlen(value) == (archs[i] < 100 ? 2u : 3u)) return archs[i];
-    return 0;
-}
-
 static bool read_option(const char *value, options *out) {
-    static const char arch[] = "--gpu-architecture=sm_";
-    if (strncmp(value, arch, sizeof arch - 1) == 0) {
-        out->sm = read_arch(value + sizeof arch - 1);
-        return out->sm > 0;
+    for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++) {
+        if (strcmp(value, archs[i].option) != 0) continue;
+        out->sm = archs[i].sm;
+        return true;
     }
     if (strncmp(value, "-D", 2) == 0 && value[2] != 0 && out->n_defines < MAX_DEFINES) {
         out->defines[out->n_defines++] = value;
