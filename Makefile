@@ -129,7 +129,7 @@ EMU_DEVICE := $(wildcard tests/emu/device/*.cuh tests/emu/device/*.h) tests/emu/
 EMU := $B/emu/libcuda.so.1 $B/emu/libnvrtc.so.13 $B/emu/libnvrtc-builtins.so.13.0 $(EMU_DEVICE:tests/emu/%=$B/emu/%)
 emu: $(EMU)
 $B/tests/emu/%.o: FLAGS += -fPIC -D_GNU_SOURCE
-$B/tests/emu/core/%.o: OPTIMIZE := $(if $(SANITIZE),-O1,-O3)
+$B/tests/emu/core/%.o: OPTIMIZE := $(if $(SANITIZE),-O1,-O3) -march=native
 $B/emu/libcuda.so.1: $(EMU_DRIVER:%.c=$B/%.o)
 $B/emu/libnvrtc.so.13: $(EMU_NVRTC:%.c=$B/%.o)
 $B/emu/libnvrtc-builtins.so.13.0: $B/tests/emu/nvrtc/builtins.o

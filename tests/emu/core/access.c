@@ -1,0 +1,182 @@
+// Every access to memory: what checked modules call for theirs (the compiler's names), and what the
+// emulator itself does for kernels.
+#include "tests/emu/core/core.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <dlfcn.h>
+
+void emu_aligned(const void *at, size_t to, const void *pc) {
+    if (((uintptr_t)at & (to - 1)) == 0) return;
+    emu_fail_at(pc, "misaligned: %p is no multiple of %zu bytes", at, to);
+}
+
+static const char *verb(emu_kind kind) {
+    switch (kind) {
+    case EMU_READ:
+    case EMU_READ_ONCE:
+    case EMU_READ_BLOCKS:
+        return "reads";
+    case EMU_WRITE:
+        return "writes";
+    case EMU_ATOMIC:
+        return "adds to";
+    case EMU_COPY_BEGIN:
+    case EMU_COPY_END:
+        return "copies to";
+    }
+    return "";
+}
+
+// Constants of a module: tables that the compiler put there.
+static bool is_constant(uintptr_t at, size_t n, emu_kind kind) {
+    struct dl_find_object found;
+    if (kind == EMU_WRITE || kind == EMU_ATOMIC) return false;
+    if (_dl_find_object((void *)(uintptr_t)emu.launch->kernel->call, &found) != 0) return false;
+    uintptr_t from = (uintptr_t)found.dlfo_map_start, end = (uintptr_t)found.dlfo_map_end;
+    return at >= from && at < end && n <= end - at;
+}
+
+static void access_shared(size_t offset, size_t n, emu_kind kind, const void *pc) {
+    if (!emu_shared_has(offset, n))
+        emu_fail_at(pc, "%s %zu bytes of shared memory beyond the end of an array", verb(kind), n);
+    emu_race_shared(offset, n, kind, pc);
+}
+
+static void access_global(uintptr_t at, size_t n, emu_kind kind, const void *pc) {
+    const emu_span *span = emu_map_find(at, n);
+    if (span == NULL) {
+        if (is_constant(at, n, kind)) return;
+        char why[200];
+        emu_map_explain(at, n, why);
+        emu_fail_at(pc, "%s %zu bytes at %p: %s", verb(kind), n, (void *)at, why);
+    }
+    bool writes = kind == EMU_WRITE || kind == EMU_ATOMIC;
+    if (writes && !span->writable)
+        emu_fail_at(pc, "%s %zu bytes of an input, at %zu of '%s'", verb(kind), n,
+            (size_t)(at - span->memory->at), span->memory->what);
+    emu_race_global(span->memory, at, n, kind, pc);
+    if (writes && emu_undo_on) emu_undo_save(span->memory, at, n);
+}
+
+void emu_access(const void *at, size_t n, emu_kind kind, const void *pc) {
+    if (!emu.checked) return;
+    if ((uintptr_t)at - emu.stack < EMU_STACK_BYTES) {
+        if (kind == EMU_READ || kind == EMU_WRITE) return;
+        emu_fail_at(pc, "%s its own stack, which no other thread may touch", verb(kind));
+    }
+    emu.counts.races_checked++;
+    size_t offset = emu_shared_offset(at);
+    if (offset != SIZE_MAX)
+        access_shared(offset, n, kind, pc);
+    else
+        access_global((uintptr_t)at, n, kind, pc);
+}
+
+// ---- what kernels call
+
+uint32_t emu_atomic_add(uint32_t *at, uint32_t v) {
+    const void *pc = __builtin_return_address(0);
+    emu_aligned(at, sizeof *at, pc);
+    if (emu.checked) {
+        if (emu_shared_offset(at) == SIZE_MAX) emu_race_atomic((uintptr_t)at);
+        emu_access(at, sizeof *at, EMU_ATOMIC, pc);
+    }
+    uint32_t before = *at;
+    *at = before + v;
+    return before;
+}
+
+static void load(const void *at, size_t n, void *out, emu_kind kind, const void *pc) {
+    emu_aligned(at, n, pc);
+    if (emu_shared_offset(at) != SIZE_MAX)
+        emu_fail_at(pc, "a load from global memory meets shared memory");
+    emu_access(at, n, kind, pc);
+    memcpy(out, at, n);
+}
+
+void emu_load_once(const void *at, size_t bytes, void *out) {
+    load(at, bytes, out, EMU_READ_ONCE, __builtin_return_address(0));
+}
+
+void emu_load_shared_by_blocks(const void *at, size_t bytes, void *out) {
+    load(at, bytes, out, EMU_READ_BLOCKS, __builtin_return_address(0));
+}
+
+// ---- what the compiler calls in checked modules (-fsanitize=thread)
+
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+
+#define ON_STACK(at) ((uintptr_t)(at)-emu.stack < EMU_STACK_BYTES)
+
+#define ACCESS(name, n, kind)                                                                      \
+    void __tsan_##name(void *at) {                                                                 \
+        if (ON_STACK(at) || !emu.running) return;                                                  \
+        if ((n) > 1) emu_aligned(at, n, __builtin_return_address(0));                              \
+        emu_access(at, n, kind, __builtin_return_address(0));                                      \
+    }
+#define UNALIGNED(name, n, kind)                                                                   \
+    void __tsan_##name(void *at) {                                                                 \
+        if (ON_STACK(at) || !emu.running) return;                                                  \
+        emu_access(at, n, kind, __builtin_return_address(0));                                      \
+    }
+#define RANGE(name, kind)                                                                          \
+    void __tsan_##name(void *at, size_t n) {                                                       \
+        if (ON_STACK(at) || !emu.running || n == 0) return;                                        \
+        emu_access(at, n, kind, __builtin_return_address(0));                                      \
+    }
+
+ACCESS(read1, 1, EMU_READ)
+ACCESS(read2, 2, EMU_READ)
+ACCESS(read4, 4, EMU_READ)
+ACCESS(read8, 8, EMU_READ)
+ACCESS(read16, 16, EMU_READ)
+ACCESS(write1, 1, EMU_WRITE)
+ACCESS(write2, 2, EMU_WRITE)
+ACCESS(write4, 4, EMU_WRITE)
+ACCESS(write8, 8, EMU_WRITE)
+ACCESS(write16, 16, EMU_WRITE)
+ACCESS(volatile_read1, 1, EMU_READ)
+ACCESS(volatile_read2, 2, EMU_READ)
+ACCESS(volatile_read4, 4, EMU_READ)
+ACCESS(volatile_read8, 8, EMU_READ)
+ACCESS(volatile_read16, 16, EMU_READ)
+ACCESS(volatile_write1, 1, EMU_WRITE)
+ACCESS(volatile_write2, 2, EMU_WRITE)
+ACCESS(volatile_write4, 4, EMU_WRITE)
+ACCESS(volatile_write8, 8, EMU_WRITE)
+ACCESS(volatile_write16, 16, EMU_WRITE)
+UNALIGNED(unaligned_read2, 2, EMU_READ)
+UNALIGNED(unaligned_read4, 4, EMU_READ)
+UNALIGNED(unaligned_read8, 8, EMU_READ)
+UNALIGNED(unaligned_read16, 16, EMU_READ)
+UNALIGNED(unaligned_write2, 2, EMU_WRITE)
+UNALIGNED(unaligned_write4, 4, EMU_WRITE)
+UNALIGNED(unaligned_write8, 8, EMU_WRITE)
+UNALIGNED(unaligned_write16, 16, EMU_WRITE)
+RANGE(read_range, EMU_READ)
+RANGE(write_range, EMU_WRITE)
+
+void __tsan_init(void) {}
+void __tsan_func_entry(void *pc) {
+    (void)pc;
+}
+void __tsan_func_exit(void) {}
+
+// ---- and for misaligned ones (-fsanitize=alignment)
+
+typedef struct misaligned {
+    const char *file;
+    uint32_t line, column;
+    const void *type;
+    unsigned char log_alignment, check;
+} misaligned;
+
+void __ubsan_handle_type_mismatch_v1(const misaligned *what, uintptr_t at) {
+    if (!emu.running) return;
+    size_t align = (size_t)1 << what->log_alignment;
+    if (at == 0) emu_fail_at(__builtin_return_address(0), "touches address 0");
+    emu_fail_at(__builtin_return_address(0), "misaligned: %p is no multiple of %zu bytes",
+        (void *)at, align);
+}

@@ -1,0 +1,260 @@
+// A launch from its checks to its end: its blocks one after another, again in other orders if asked
+// for; what is wrong with it; signals that its kernel raises.
+#include "tests/emu/core/core.h"
+
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+enum { SIGNAL_STACK_BYTES = 64 << 10, MAX_EPOCH = (1 << 30) - (1 << 26) };
+
+static emu_options options;
+static uint64_t n_launches;
+
+// The first failure.
+static struct {
+    bool is_set;
+    char text[768];
+    const void *pc; // in the kernel, NULL: not known
+    emu_dim3 block, thread;
+    bool has_thread;
+} failure;
+
+bool emu_failed(void) {
+    return failure.is_set;
+}
+
+// ---- words
+
+void emu_describe_thread(uint32_t index, char out[48]) {
+    const emu_dim3 t = emu.fibres[index].thread;
+    (void)snprintf(out, 48, "thread (%u, %u, %u)", (unsigned)t.x, (unsigned)t.y, (unsigned)t.z);
+}
+
+// Of a line that addr2line printed: "/x/matmul.cuh:12 (discriminator 3)" to "matmul.cuh:12".
+static bool take_place(char *line, char out[160]) {
+    static const char *const own[] = {"machine.cuh:", "mma.cuh:", "module.h:", "??:"};
+    char *slash = strrchr(line, '/'), *name = slash != NULL ? slash + 1 : line;
+    name[strcspn(name, " \n")] = 0;
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (strncmp(name, own[i], strlen(own[i])) == 0) return false;
+    (void)snprintf(out, 160, "%.150s", name);
+    return out[0] != 0;
+}
+
+// From the module's own file, by binutils' addr2line; functions of machine.cuh count as their
+// callers.
+const char *emu_place_of(const void *pc) {
+    static char out[160];
+    out[0] = 0;
+    Dl_info info;
+    if (pc == NULL || dladdr(pc, &info) == 0 || info.dli_fname == NULL) return out;
+    const char *name = info.dli_fname, *self = "/proc/self/";
+    char command[512], line[512];
+    unsigned long at = (unsigned long)((uintptr_t)pc - (uintptr_t)info.dli_fbase) - 1;
+    if (strncmp(name, self, strlen(self)) == 0) // the child's would be its own
+        (void)snprintf(command, sizeof command, "addr2line -i -e /proc/%ld/%s 0x%lx 2>/dev/null",
+            (long)getpid(), name + strlen(self), at);
+    else
+        (void)snprintf(command, sizeof command, "addr2line -i -e '%s' 0x%lx 2>/dev/null", name, at);
+    FILE *from = popen(command, "r");
+    if (from == NULL) return out;
+    bool found = false;
+    while (fgets(line, sizeof line, from) != NULL)
+        if (!found) found = take_place(line, out);
+    (void)pclose(from);
+    return out;
+}
+
+static void note(const void *pc, const char *format, va_list values) {
+    if (failure.is_set) return;
+    failure.is_set = true;
+    failure.pc = pc;
+    failure.block = emu.state.block;
+    failure.thread = emu.state.thread;
+    failure.has_thread = emu.fibre != NULL;
+    (void)vsnprintf(failure.text, sizeof failure.text, format, values);
+}
+
+void emu_note_failure(const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    note(NULL, format, values);
+    va_end(values);
+}
+
+void emu_fail(const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    note(NULL, format, values);
+    va_end(values);
+    emu_stop();
+}
+
+void emu_fail_at(const void *pc, const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    note(pc, format, values);
+    va_end(values);
+    emu_stop();
+}
+
+static const char *whole_message(void) {
+    static char text[1200];
+    const emu_dim3 b = failure.block, t = failure.thread;
+    char thread[64] = "";
+    if (failure.has_thread)
+        (void)snprintf(thread, sizeof thread, ", thread (%u, %u, %u)", (unsigned)t.x, (unsigned)t.y,
+            (unsigned)t.z);
+    const char *place = emu_place_of(failure.pc);
+    (void)snprintf(text, sizeof text, "%s, block (%u, %u, %u)%s%s%s: %s", emu.launch->kernel->name,
+        (unsigned)b.x, (unsigned)b.y, (unsigned)b.z, thread, place[0] != 0 ? ", " : "", place,
+        failure.text);
+    return text;
+}
+
+// ---- signals
+
+static const int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+enum { N_CAUGHT = sizeof caught / sizeof caught[0] };
+static struct sigaction before[N_CAUGHT];
+static stack_t stack_before;
+
+void __asan_init(void) __attribute__((weak)); // reports such signals better
+
+static void on_signal(int number, siginfo_t *info, void *context) {
+    if (emu.fibre == NULL) { // not the kernel's fault: as if nobody had caught it
+        for (int i = 0; i < N_CAUGHT; i++) sigaction(caught[i], &before[i], NULL);
+        return;
+    }
+    const ucontext_t *at = context;
+    const void *pc = (const void *)((uintptr_t)at->uc_mcontext.gregs[REG_RIP] + 1);
+    uintptr_t address = (uintptr_t)info->si_addr;
+    if (number == SIGFPE) emu_fail_at(pc, "divides an integer by 0");
+    if (number == SIGILL) emu_fail_at(pc, "reaches code that cannot be (SIGILL)");
+    if (address < emu.stack && emu.stack - address <= EMU_STACK_BYTES)
+        emu_fail_at(pc, "needs more than the %d bytes of stack a thread has", EMU_STACK_BYTES);
+    char why[200];
+    emu_map_explain(address, 1, why);
+    emu_fail_at(pc, "touches %p: %s", info->si_addr, why);
+}
+
+static void catch_signals(void) {
+    static unsigned char stack[SIGNAL_STACK_BYTES];
+    if (__asan_init != NULL) return;
+    stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
+    sigaltstack(&own, &stack_before);
+    struct sigaction action = {
+        .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    for (int i = 0; i < N_CAUGHT; i++) sigaction(caught[i], &action, &before[i]);
+}
+
+static void release_signals(void) {
+    if (__asan_init != NULL) return;
+    for (int i = 0; i < N_CAUGHT; i++) sigaction(caught[i], &before[i], NULL);
+    stack_before.ss_flags &= ~SS_ONSTACK;
+    sigaltstack(&stack_before, NULL);
+}
+
+// ---- runs
+
+static uint64_t mix(uint64_t v) {
+    v = (v ^ v >> 33) * UINT64_C(0xff51afd7ed558ccd);
+    return v ^ v >> 33;
+}
+
+static void run_once(int run) {
+    const emu_launch *launch = emu.launch;
+    const emu_dim3 grid = launch->grid;
+    uint64_t seed = options.seed == 0 ? 0 : mix(options.seed * 0x9e3779b97f4a7c15 + n_launches);
+    uint64_t n = (uint64_t)grid.x * grid.y * grid.z;
+    emu_sched_open(seed, run);
+    emu_race_launch();
+    emu.launch_epoch = emu.epoch + 1;
+    for (uint64_t i = 0; i < n && !failure.is_set; i++) {
+        uint64_t at = emu_block_at(i, n);
+        emu.block_epoch = ++emu.epoch;
+        emu.state.block = (emu_dim3){(uint32_t)(at % grid.x), (uint32_t)(at / grid.x % grid.y),
+            (uint32_t)(at / grid.x / grid.y)};
+        emu_shared_block();
+        emu_block_run();
+        if (!failure.is_set) emu_shared_block_close();
+        emu.counts.blocks++;
+    }
+}
+
+static void run_all(void) {
+    int runs = emu.checked && options.orders > 1 ? options.orders : 1;
+    emu.undo_epoch = emu.epoch + 1;
+    if (runs > 1) emu_undo_open();
+    run_once(0);
+    for (int run = 1; run < runs && !failure.is_set; run++) {
+        char why[256];
+        emu_undo_take_back(run == 1);
+        run_once(run);
+        if (!failure.is_set && !emu_undo_same(why)) emu_note_failure("%s", why);
+    }
+    if (runs > 1) emu_undo_close();
+}
+
+static bool is_possible(const emu_launch *launch, const char **why) {
+    static char text[256];
+    const emu_dim3 b = launch->block, g = launch->grid;
+    *why = text;
+    if (b.x > EMU_MAX_THREADS || b.y > EMU_MAX_THREADS || b.z > EMU_MAX_THREADS ||
+        (uint64_t)b.x * b.y * b.z > EMU_MAX_THREADS || b.x == 0 || b.y == 0 || b.z == 0 ||
+        g.x == 0 || g.y == 0 || g.z == 0) {
+        (void)snprintf(text, sizeof text, "%s: a launch of (%u, %u, %u) blocks of (%u, %u, %u)",
+            launch->kernel->name, (unsigned)g.x, (unsigned)g.y, (unsigned)g.z, (unsigned)b.x,
+            (unsigned)b.y, (unsigned)b.z);
+        return false;
+    }
+    if (launch->shared_bytes > launch->shared_limit || launch->shared_limit > EMU_MAX_SHARED) {
+        (void)snprintf(text, sizeof text, "%s: %u bytes of shared memory where %u are the most",
+            launch->kernel->name, (unsigned)launch->shared_bytes,
+            (unsigned)(launch->shared_limit > EMU_MAX_SHARED ? EMU_MAX_SHARED
+                                                             : launch->shared_limit));
+        return false;
+    }
+    *why = NULL;
+    return true;
+}
+
+void emu_configure(const emu_options *wanted) {
+    options = *wanted;
+}
+
+bool emu_run(const emu_launch *launch, const char **why) {
+    if (!is_possible(launch, why)) return false;
+    if (emu.epoch > MAX_EPOCH) { // stamps begin again
+        emu_map_forget_stamps();
+        emu_race_forget_shared();
+        emu.epoch = 0;
+    }
+    failure.is_set = false;
+    emu.launch = launch;
+    emu.checked = launch->module->checked;
+    emu.state.block_dim = launch->block;
+    emu.state.grid_dim = launch->grid;
+    *launch->module->state = &emu.state;
+    emu_shared_open();
+    n_launches++;
+    emu.counts.launches++;
+    catch_signals();
+    emu.running = true;
+    run_all();
+    emu.running = false;
+    release_signals();
+    if (failure.is_set) *why = whole_message();
+    emu.launch = NULL;
+    return !failure.is_set;
+}
+
+emu_counts emu_get_counts(void) {
+    return emu.counts;
+}

@@ -1,0 +1,85 @@
+// The tensor core's arithmetic, modelled: products are exact, a sum of c and 16 of them is in
+// double (53 bits: more than a GPU keeps), rounded once to f32. A GPU's own order and width of sums
+// is not documented; tolerances must hold with either.
+#include "tests/emu/core/core.h"
+
+#include <string.h>
+
+typedef double row8 __attribute__((vector_size(64)));
+__extension__ typedef _Float16 half;
+
+static double to_double(uint16_t bits) {
+    half h;
+    memcpy(&h, &bits, sizeof h);
+    return (double)h;
+}
+
+#if defined(__F16C__) || defined(__AVX512F__)
+#include <immintrin.h>
+static void to_floats(float *out, const uint16_t *bits, int n) { // n: a multiple of 8
+    for (int i = 0; i < n; i += 8)
+        _mm256_storeu_ps(
+            out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(bits + i))));
+}
+#else
+static void to_floats(float *out, const uint16_t *bits, int n) {
+    for (int i = 0; i < n; i++) out[i] = (float)to_double(bits[i]);
+}
+#endif
+
+// c[16, 8] += a[16, 16] b[16, 8]; what a lane holds of them: ptx/device/mma.cuh.
+void emu_mma_compute(emu_warp *warp) {
+    uint16_t a_bits[16][16], b_bits[16][8];
+    float a[16][16], b[16][8];
+    row8 sum[16];
+    for (int l = 0; l < EMU_WARP; l++) {
+        const int g = l / 4, t = l % 4 * 2;
+        const uint32_t *from = warp->in.mma.a[l];
+        memcpy(&a_bits[g][t], &from[0], 4);
+        memcpy(&a_bits[g + 8][t], &from[1], 4);
+        memcpy(&a_bits[g][t + 8], &from[2], 4);
+        memcpy(&a_bits[g + 8][t + 8], &from[3], 4);
+        for (int i = 0; i < 2; i++) {
+            b_bits[t + 8 * i][g] = (uint16_t)warp->in.mma.b[l][i];
+            b_bits[t + 8 * i + 1][g] = (uint16_t)(warp->in.mma.b[l][i] >> 16);
+        }
+        const float *c = warp->in.mma.c[l];
+        sum[g][t] = (double)c[0];
+        sum[g][t + 1] = (double)c[1];
+        sum[g + 8][t] = (double)c[2];
+        sum[g + 8][t + 1] = (double)c[3];
+    }
+    to_floats(a[0], a_bits[0], 16 * 16);
+    to_floats(b[0], b_bits[0], 16 * 8);
+    row8 columns[16];
+    for (int k = 0; k < 16; k++)
+        for (int j = 0; j < 8; j++) columns[k][j] = (double)b[k][j];
+    for (int i = 0; i < 16; i++) {
+        row8 v = sum[i];
+        for (int k = 0; k < 16; k++) v += (double)a[i][k] * columns[k];
+        sum[i] = v;
+    }
+    for (int l = 0; l < EMU_WARP; l++) {
+        const int g = l / 4, t = l % 4 * 2;
+        float *c = warp->out.c[l];
+        c[0] = (float)sum[g][t];
+        c[1] = (float)sum[g][t + 1];
+        c[2] = (float)sum[g + 8][t];
+        c[3] = (float)sum[g + 8][t + 1];
+    }
+}
+
+// A double holds a product of two f16 (22 bits), and its sum with a third f16 whenever that sum is
+// near the middle between two f16: then their exponents are close. So the first rounding does not
+// change the second.
+static uint32_t fma_f16(uint32_t a, uint32_t b, uint32_t c) {
+    double v = to_double((uint16_t)a) * to_double((uint16_t)b) + to_double((uint16_t)c);
+    half h = (half)v;
+    uint16_t bits;
+    memcpy(&bits, &h, sizeof bits);
+    return bits;
+}
+
+uint32_t emu_fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
+    return fma_f16(a & 0xffff, b & 0xffff, c & 0xffff) | fma_f16(a >> 16, b >> 16, c >> 16) << 16;
+}
