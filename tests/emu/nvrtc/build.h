@@ -1,4 +1,5 @@
-// Runs the host's C++ compiler over a converted source: $KOTARO_EMU_CXX, else g++.
+// Runs the host's C++ compiler over a converted source: $KOTARO_EMU_CXX, else g++ (it must
+// know GCC's flags).
 //
 // Everything lies in a folder of its own below $TMPDIR (else /tmp), which is gone when build_run
 // returns, whatever happened. No shell. The compiler and what it starts are one process group, all
