@@ -573,6 +573,65 @@ static void calls_are_counted(void **state) {
     assert_true(kt_str_find_text(text, "nvrtcGetPTX 0\n") >= 0);
 }
 
+// ---- the real kernels
+
+enum { SEED = 1, N_SAMPLED = 24 };
+
+// Some of the builds of the manifests' cases, at least one of each op, drawn by a seed.
+static int draw_builds(const kt_op_check_build *builds, int n, kt_compile_request *out) {
+    const char *text = kt_os_getenv("KOTARO_TEST_SEED");
+    uint64_t seed = text != NULL ? strtoull(text, NULL, 10) : SEED;
+    int n_out = 0;
+    bool *taken = KT_NEW_ARRAY(&arena, bool, n);
+    printf("# seed %llu, %d builds\n", (unsigned long long)seed, n);
+    for (int i = 0; i < n; i++) { // one of each op: a random one of its run in the list
+        int end = i + 1;
+        while (end < n && builds[end].op == builds[i].op) end++;
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        int at = i + (int)((seed >> 33) % (uint64_t)(end - i));
+        taken[at] = true;
+        out[n_out++] = builds[at].request;
+        i = end - 1;
+    }
+    for (int i = 0; i < N_SAMPLED; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        int at = (int)((seed >> 33) % (uint64_t)n);
+        if (!taken[at]) out[n_out++] = builds[at].request;
+        taken[at] = true;
+    }
+    return n_out;
+}
+
+static void the_ops_compile(void **state) {
+    (void)state;
+    kt_diag diag;
+    kt_err err;
+    kt_diag_init(&diag, &arena);
+    kt_registry *registry = kt_registry_open(&arena, "ops", NULL, 0, &diag);
+    assert_non_null(registry);
+    const kt_op_check_options options = {
+        .registry = registry, .include = ".", .seed = SEED, .quick = true};
+    kt_op_check *check;
+    if (kt_op_check_open(&options, &check, &diag, &err) != KT_OK) fail_msg("%s", err.text);
+    kt_op_check_build *builds;
+    int n;
+    if (kt_op_check_builds(check, &arena, 89, &builds, &n, &err) != KT_OK) fail_msg("%s", err.text);
+    kt_compile_request *requests = KT_NEW_ARRAY(&arena, kt_compile_request, n);
+    kt_compile_result *results = KT_NEW_ARRAY(&arena, kt_compile_result, n);
+    int n_drawn = draw_builds(builds, n, requests);
+    const kt_compiler_options compiler_options = {.headers = kt_device_headers, .no_cache = true};
+    kt_compiler *compiler;
+    assert_int_equal(kt_compiler_open(&compiler_options, &compiler, &err), KT_OK);
+    double start = kt_os_now_ms();
+    if (kt_compile(compiler, requests, n_drawn, results, &err) != KT_OK) fail_msg("%s", err.text);
+    for (int i = 0; i < n_drawn; i++)
+        if (results[i].log.n > 0)
+            fail_msg("%s: %.*s", requests[i].name, KT_STR_ARG(results[i].log));
+    printf("# %d compiled in %.1f s\n", n_drawn, (kt_os_now_ms() - start) / 1000);
+    kt_compiler_close(compiler);
+    kt_op_check_close(check);
+}
+
 static int make_folder(void **state) {
     (void)state;
     temporary = kt_os_getenv("TMPDIR");
@@ -630,6 +689,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(images_know_the_device_headers),
         cmocka_unit_test(every_call_can_be_made_to_fail),
         cmocka_unit_test(calls_are_counted),
+        cmocka_unit_test(the_ops_compile),
     };
     return cmocka_run_group_tests_name("emu_nvrtc", tests, make_folder, leave_nothing);
 }
