@@ -111,6 +111,7 @@ KT_DEVICE void chunk_of_heads(float *partial, float *stats, const kt_f16 *q, int
             sums[row * KT_HD + j * 8 + lane % 4 * 2] = state.o[j][2 * h];
             sums[row * KT_HD + j * 8 + lane % 4 * 2 + 1] = state.o[j][2 * h + 1];
         }
+        if (lane % 4 > 0) continue; // all four have the same
         tops[2 * row] = state.top[h];
         tops[2 * row + 1] = state.sum[h];
     }

@@ -182,7 +182,7 @@ KT_DEVICE int32_t pick(const uint32_t *keys, uint32_t key, uint32_t number, smal
         int32_t id = i + kt_lane();
         count += (uint32_t)kt_popcount(kt_ballot(id < KT_V && keys[id] == key));
     }
-    shared->counts[kt_warp()] = count;
+    if (kt_lane() == 0) shared->counts[kt_warp()] = count;
     if (threadIdx.x == 0) shared->id = 0;
     kt_sync();
     for (int32_t i = 0; i < kt_warp(); i++) before += shared->counts[i];
