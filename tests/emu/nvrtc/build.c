@@ -119,14 +119,16 @@ static void convert_log(const text *messages, const char *name, bool failed, tex
 // ---- the compiler
 
 typedef struct arguments {
-    char *at[MAX_ARGUMENTS];
+    text bytes; // each with its 0
+    size_t offsets[MAX_ARGUMENTS];
+    char *at[MAX_ARGUMENTS]; // ends with NULL
     int n;
 } arguments;
 
 static void push(arguments *a, const char *value) {
     if (a->n + 1 >= MAX_ARGUMENTS) abort(); // the runtime gives 512 options at most
-    a->at[a->n] = strdup(value);
-    if (a->at[a->n++] == NULL) abort();
+    a->offsets[a->n++] = a->bytes.n;
+    text_add(&a->bytes, value, strlen(value) + 1);
 }
 
 static void push_pair(arguments *a, const char *option, const char *value, const char *end) {
@@ -152,6 +154,7 @@ static void make_arguments(const build *what, const workplace *w, arguments *a) 
     push(a, "module.cc");
     push(a, "-o");
     push(a, "module.so");
+    for (int i = 0; i < a->n; i++) a->at[i] = a->bytes.at + a->offsets[i];
 }
 
 // Our environment, but messages in English, and its temporary files in our folder.
@@ -252,7 +255,7 @@ static build_result compile(const build *what, const workplace *w, text *log) {
         text_free(&messages);
     }
     (void)close(ends[0]);
-    for (int i = 0; i < a.n; i++) free(a.at[i]);
+    text_free(&a.bytes);
     return result;
 }
 
