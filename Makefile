@@ -151,6 +151,9 @@ $B/emu/%: tests/emu/%
 
 # It reads the images, and compiles with the stand-in.
 $B/tests/test_emu_nvrtc: $B/tests/emu/image.o | $(EMU)
+# It runs modules on the emulator itself: linked, so that they find its functions.
+$B/tests/test_emu: $B/tests/emu/image.o $B/emu/libcuda.so.1 | $(EMU)
+$B/tests/test_emu: SYSTEM += -Wl,-rpath,'$$ORIGIN/../emu'
 
 .SECONDARY: $(TESTS:%.c=$B/%.o) $(GPU_TESTS:%.c=$B/%.o) $(FUZZ_TESTS:%.c=$B/%.o) $B/tests/fuzz/main.o
 $B/tests/fuzz_%: $B/tests/fuzz_%.o $B/tests/fabricate.o $B/libkotaro.a
