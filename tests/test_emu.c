@@ -248,7 +248,7 @@ static void wrong_addresses_are_found(void **state) {
         {"before_begin", 1, 64, 0, 1, "no memory is there"},
         {"write_input", 1, 64, 0, 1, "of an input, at "},
         {"wild", 1, 64, 0, 1, "no memory is there"},
-        {"null", 1, 64, 0, 1, "at (nil): no memory is there"},
+        {"null", 1, 64, 0, 1, ": no memory is there"},
         {"misaligned_vector", 1, 64, 0, 1, "misaligned: "},
         {"misaligned_word", 1, 64, 0, 1, "no multiple of 4 bytes"},
         {"misaligned_once", 1, 64, 0, 1, "no multiple of 16 bytes"},
