@@ -149,6 +149,7 @@ stress: all $(EMU) $(STRESS)
 $B/emu/%: tests/emu/%
 	@mkdir -p $(@D) && cp $< $@
 
+$B/tests/test_emu_driver $B/tests/test_emu_launch: | $(EMU)
 # It reads the images, and compiles with the stand-in.
 $B/tests/test_emu_nvrtc: $B/tests/emu/image.o | $(EMU)
 # It runs modules on the emulator itself: linked, so that they find its functions.
