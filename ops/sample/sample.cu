@@ -167,7 +167,7 @@ KT_DEVICE found descend(const list &from, uint64_t target, work *big, small *sha
         if (kt_warp() == 0) find_bin<weights>(big->bins, rest, shared, shift);
         kt_sync();
     }
-    found at = shared->at;
+    found at = {shared->at.key, 0, shared->at.before, shared->at.own};
     kt_sync();
     return at;
 }
