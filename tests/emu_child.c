@@ -114,7 +114,9 @@ static const char source[] =
     "    for (int i = 0; i < n; i++) to[i] = from[i];\n"
     "}\n"
     "extern \"C\" __global__ void __launch_bounds__(64) kt_small(int *p) {\n"
-    "    if (threadIdx.x == 0) p[0] = 1;\n"
+    "    unsigned other = threadIdx.x + threadIdx.y + threadIdx.z;\n"
+    "    other += blockIdx.x + blockIdx.y + blockIdx.z;\n"
+    "    if (other == 0) p[0] = 1;\n"
     "}\n"
     "extern \"C\" __global__ void kt_wild() { *(volatile int *)(1ull << 40) = 1; }\n"
     "extern \"C\" __global__ void kt_shared_dynamic(int *p, int n) {\n"
@@ -181,7 +183,10 @@ static void run_case(void **state) {
         kt_arena_printf(&arena, "KOTARO_NVRTC=%s", emu_folder),
         kt_arena_printf(&arena, "EMU_CHILD_FOLDER=%s", scratch), "KOTARO_EMU_STRICT=1"};
     int n = 9;
-    for (int i = 0; i < 4 && c->environment[i] != NULL; i++) argv[n++] = c->environment[i];
+    for (int i = 0; i < 4 && c->environment[i] != NULL; i++)
+        argv[n++] = strcmp(c->environment[i], "KOTARO_EMU_REPORT") == 0
+                        ? kt_arena_printf(&arena, "KOTARO_EMU_REPORT=%s/report", scratch)
+                        : c->environment[i];
     argv[n++] = self;
     argv[n++] = "--case";
     argv[n] = c->name;

@@ -12,10 +12,10 @@
 
 typedef struct emu_child_case {
     const char *name;
-    void (*run)(void); // returns, or ends the process
-    const char *environment[4];
-    int exit_code;      // expected; EMU_CHILD_CRASH: by a signal or a sanitizer
-    const char *say[3]; // texts that the process must print
+    void (*run)(void);          // returns, or ends the process
+    const char *environment[4]; // "KOTARO_EMU_REPORT" alone: "report" in the tests' folder
+    int exit_code;              // expected; EMU_CHILD_CRASH: by a signal or a sanitizer
+    const char *say[3];         // texts that the process must print
 } emu_child_case;
 
 enum { EMU_CHILD_CRASH = -1 };

@@ -285,6 +285,7 @@ bool drv_done_at(int lane, uint64_t seq);
 // Calls `visit` for all pending work.
 void drv_each_pending(void (*visit)(const drv_work *work, void *ctx), void *ctx);
 const drv_clock *drv_lane_clock(int lane); // after its last work
+void drv_device_wake(void);                // there may be something to do now
 void drv_device_start(void);
 void drv_device_stop(void);
 

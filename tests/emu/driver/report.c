@@ -97,7 +97,10 @@ EXPORT void emu_driver_forgive(void) {
 }
 
 EXPORT void emu_driver_lazy(bool lazy) {
+    (void)pthread_mutex_lock(&drv.lock);
     drv.quiet_host = lazy;
+    drv_device_wake();
+    (void)pthread_mutex_unlock(&drv.lock);
 }
 
 // ---- at the end

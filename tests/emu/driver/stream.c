@@ -55,6 +55,10 @@ static uint64_t graph_ended_ns;
 static pthread_t thread;
 static pthread_cond_t wake_device, wake_host = PTHREAD_COND_INITIALIZER;
 
+void drv_device_wake(void) {
+    if (started) (void)pthread_cond_signal(&wake_device);
+}
+
 void drv_clock_join(drv_clock *to, const drv_clock *from) {
     for (int i = 0; i < DRV_MAX_STREAMS; i++)
         if (to->at[i] < from->at[i]) to->at[i] = from->at[i];
@@ -220,7 +224,7 @@ void drv_submit(drv_stream *stream, drv_work *work) {
     n_pending++;
     compare(work);
     remember(work);
-    (void)pthread_cond_signal(&wake_device);
+    drv_device_wake();
 }
 
 void drv_stream_join(drv_stream *stream, const drv_clock *clock) {
@@ -234,11 +238,14 @@ void drv_each_pending(void (*visit)(const drv_work *work, void *ctx), void *ctx)
 
 // ---- waiting, on the host's threads
 
-static void wait_as(waiter *w) {
+static void wait_as(const waiter *how) {
+    waiter *w = drv_new(sizeof *w);
+    *w = *how;
     w->next = waiters;
     waiters = w;
-    (void)pthread_cond_signal(&wake_device);
+    drv_device_wake();
     while (!w->satisfied) (void)pthread_cond_wait(&wake_host, &drv.lock);
+    free(w);
 }
 
 kt_cu_result drv_wait_for(const drv_clock *clock) {
@@ -550,7 +557,7 @@ void drv_device_stop(void) {
     (void)pthread_mutex_lock(&drv.lock);
     quit = true;
     bool join = started;
-    (void)pthread_cond_signal(&wake_device);
+    drv_device_wake();
     (void)pthread_mutex_unlock(&drv.lock);
     if (join) (void)pthread_join(thread, NULL);
 }
