@@ -11,6 +11,7 @@ enum { REPORTED = 4 }; // failures of an op that are told in full
 typedef struct checked_op {
     const kt_op *op;
     kt_check_list list;
+    int n_builds; // that no op before it needs
 } checked_op;
 
 struct kt_op_check {
@@ -22,6 +23,16 @@ struct kt_op_check {
 };
 
 // ---- opening
+
+static kt_check_side side_of(const kt_op_check *check) {
+    const kt_op_check_options *o = &check->options;
+    return (kt_check_side){.registry = o->registry,
+        .include = o->include,
+        .folder = check->folder,
+        .pool = check->pool,
+        .poison = 0xff,
+        .stop = o->stop};
+}
 
 static bool wanted(const kt_op_check_options *o, kt_str name) {
     for (int i = 0; i < o->n_only; i++)
@@ -47,6 +58,27 @@ static kt_status make_folder(kt_op_check *check, kt_err *err) {
     return KT_OK;
 }
 
+static bool for_gpu(const kt_op_check *check) {
+    return check->options.gpu != NULL || check->options.arch > 0;
+}
+
+static kt_target target_of(const kt_op_check *check, int arch) {
+    const kt_gpu *gpu = check->options.gpu;
+    kt_target target = {.cuda = true, .cc = arch, .sm_count = 24, .smem_max = 101376};
+    if (gpu) target.sm_count = gpu->info.sm_count;
+    if (gpu) target.smem_max = gpu->info.shared_optin_bytes;
+    return target;
+}
+
+static void list_op(kt_op_check *check, checked_op *op) {
+    kt_check_request request = {.op = op->op,
+        .cuda = for_gpu(check),
+        .effort = check->options.quick ? KT_CHECK_QUICK : KT_CHECK_FULL,
+        .seed = check->options.seed,
+        .registry = check->options.registry};
+    kt_check_cases(&check->arena, &request, &op->list);
+}
+
 kt_status kt_op_check_open(
     const kt_op_check_options *options, kt_op_check **out, kt_diag *diag, kt_err *err) {
     check_names(options, diag);
@@ -57,12 +89,9 @@ kt_status kt_op_check_open(
     check->options = *options;
     for (int i = 0; i < n; i++) {
         if (!wanted(options, all[i]->name)) continue;
-        bool ok = kt_check_known_generators(all[i], diag);
-        ok = kt_check_tolerances(all[i], diag) && ok;
+        (void)kt_check_known_generators(all[i], diag);
+        (void)kt_check_tolerances(all[i], diag);
         checked_op op = {.op = all[i]};
-        if (ok)
-            kt_check_cases(&check->arena, all[i], options->gpu != NULL,
-                options->quick ? KT_CHECK_QUICK : KT_CHECK_FULL, options->seed, &op.list);
         KT_PUSH(&check->arena, &check->ops, op);
     }
     kt_status status = diag->n_errors > 0 ? KT_FAIL(err, KT_EYAML, "the manifests have mistakes")
@@ -71,6 +100,7 @@ kt_status kt_op_check_open(
         kt_op_check_close(check);
         return status;
     }
+    for (size_t i = 0; i < check->ops.n; i++) list_op(check, &check->ops.at[i]);
     // More threads than one also on a machine of one CPU: their number must not show.
     check->pool = kt_pool_open(options->gpu || kt_os_cpu_count() > 3 ? 0 : 3);
     *out = check;
@@ -95,16 +125,6 @@ int kt_op_check_count(const kt_op_check *check) {
 
 const kt_op *kt_op_check_op(const kt_op_check *check, int i) {
     return check->ops.at[i].op;
-}
-
-static kt_check_side side_of(const kt_op_check *check) {
-    const kt_op_check_options *o = &check->options;
-    return (kt_check_side){.registry = o->registry,
-        .include = o->include,
-        .folder = check->folder,
-        .pool = check->pool,
-        .poison = 0xff,
-        .stop = o->stop};
 }
 
 // ---- builds
@@ -149,11 +169,7 @@ static kt_status collect_plan(collector *c, const kt_plan *plan, kt_err *err) {
 // Unless strict, a case that cannot be planned says so when it runs.
 static kt_status collect_case(collector *c, const kt_check_case *from, kt_err *err) {
     kt_check_side side = side_of(c->check);
-    kt_target target = {.cuda = true, .cc = c->arch, .sm_count = 24, .smem_max = 101376};
-    if (c->check->options.gpu) {
-        target.sm_count = c->check->options.gpu->info.sm_count;
-        target.smem_max = c->check->options.gpu->info.shared_optin_bytes;
-    }
+    kt_target target = target_of(c->check, c->arch);
     kt_arena arena = {0};
     kt_check_data data;
     kt_check_case now = *from;
@@ -186,16 +202,19 @@ static kt_status collect_op(collector *c, const checked_op *op, kt_err *err) {
 
 static kt_status collect(collector *c, kt_err *err) {
     kt_table_init(&c->seen, c->arena);
-    bool cuda = c->check->options.gpu != NULL;
     for (size_t i = 0; i < c->check->ops.n; i++) {
-        if (cuda) {
+        if (for_gpu(c->check)) {
+            size_t before = c->builds.n;
             KT_TRY(collect_op(c, &c->check->ops.at[i], err));
+            c->check->ops.at[i].n_builds = (int)(c->builds.n - before);
             continue;
         }
         // Tests of C implementations name no variants: a few of a GPU are listed for this.
         const kt_op_check_options *o = &c->check->options;
         checked_op listed = {.op = c->check->ops.at[i].op};
-        kt_check_cases(c->arena, listed.op, true, KT_CHECK_KERNELS, o->seed, &listed.list);
+        kt_check_request request = {
+            .op = listed.op, .cuda = true, .effort = KT_CHECK_KERNELS, .seed = o->seed};
+        kt_check_cases(c->arena, &request, &listed.list);
         KT_TRY(collect_op(c, &listed, err));
     }
     return KT_OK;
@@ -203,7 +222,7 @@ static kt_status collect(collector *c, kt_err *err) {
 
 kt_status kt_op_check_builds(
     kt_op_check *check, kt_arena *arena, int arch, kt_op_check_build **out, int *n, kt_err *err) {
-    collector c = {.check = check, .arena = arena, .arch = arch, .strict = !check->options.gpu};
+    collector c = {.check = check, .arena = arena, .arch = arch, .strict = !for_gpu(check)};
     KT_TRY(collect(&c, err));
     *out = c.builds.at;
     *n = (int)c.builds.n;
@@ -250,22 +269,50 @@ static kt_check_end run_alone(
     return kt_check_compare(op, a, a, worst, why) ? KT_CHECK_RAN : KT_CHECK_BROKEN; // finite?
 }
 
-static kt_check_end run_pair(
-    kt_op_check *check, kt_check_data *data, kt_arena *arena, double *worst, kt_buf *why) {
-    const kt_op *op = data->of->op;
-    kt_check_tensor *want = KT_NEW_ARRAY(arena, kt_check_tensor, op->n_ports);
-    kt_check_tensor *got = KT_NEW_ARRAY(arena, kt_check_tensor, op->n_ports);
-    kt_check_side side = side_of(check);
+typedef struct test { // one that is run
+    kt_op_check *check;
+    kt_check_data *data;
+    kt_arena *arena;
+    double *worst; // by type
+    kt_buf *why;
+} test;
+
+// The kernels of the body, where those of a variant just ran: held against each other.
+static kt_check_end run_body(
+    const test *t, const kt_check_side *gpu, const kt_check_tensor *got, double *worst) {
+    const kt_op *op = t->data->of->op;
+    kt_check_tensor *body = KT_NEW_ARRAY(t->arena, kt_check_tensor, op->n_ports);
+    kt_check_case without = *t->data->of;
+    kt_check_data data = *t->data;
+    without.variant = NULL;
+    data.of = &without;
+    kt_check_end end = kt_check_execute(gpu, &data, t->arena, body, t->why);
+    if (end == KT_CHECK_REFUSED) return KT_CHECK_RAN; // the body asks for more than the variant
+    if (end == KT_CHECK_RAN && kt_check_compare(op, body, got, worst, t->why)) return end;
+    kt_buf_printf(t->why, "    (expected is what the body gives on the same device)\n");
+    return KT_CHECK_BROKEN;
+}
+
+static kt_check_end run_pair(const test *t) {
+    const kt_op *op = t->data->of->op;
+    const kt_op_check_options *o = &t->check->options;
+    kt_check_tensor *want = KT_NEW_ARRAY(t->arena, kt_check_tensor, op->n_ports);
+    kt_check_tensor *got = KT_NEW_ARRAY(t->arena, kt_check_tensor, op->n_ports);
+    kt_check_side side = side_of(t->check);
     side.poison = 0xee;
-    kt_check_end end = kt_check_execute(&side, data, arena, want, why);
+    kt_check_end end = kt_check_execute(&side, t->data, t->arena, want, t->why);
     if (end != KT_CHECK_RAN) return end;
     side.poison = 0xff;
-    side.gpu = check->options.gpu;
-    side.compiler = check->options.compiler;
-    side.twice = !check->options.quick;
-    end = kt_check_execute(&side, data, arena, got, why);
+    side.gpu = o->gpu;
+    side.compiler = o->compiler;
+    side.watch = o->watch;
+    side.differ = want;
+    side.twice = !o->quick;
+    end = kt_check_execute(&side, t->data, t->arena, got, t->why);
     if (end != KT_CHECK_RAN) return end;
-    return kt_check_compare(op, want, got, worst, why) ? KT_CHECK_RAN : KT_CHECK_BROKEN;
+    if (!kt_check_compare(op, want, got, t->worst, t->why)) return KT_CHECK_BROKEN;
+    side.twice = false;
+    return t->data->of->variant && op->n_body > 0 ? run_body(t, &side, got, t->worst) : end;
 }
 
 static kt_check_end run_case(kt_op_check *check, const kt_check_case *from, double *worst,
@@ -288,7 +335,7 @@ static kt_check_end run_case(kt_op_check *check, const kt_check_case *from, doub
         if (kt_check_write(check->folder, &data, err) != KT_OK)
             end = KT_CHECK_BROKEN;
         else if (check->options.gpu)
-            end = run_pair(check, &data, &arena, worst, why);
+            end = run_pair(&(test){check, &data, &arena, worst, why});
         else
             end = run_alone(check, &data, &arena, worst, why);
     }
@@ -298,24 +345,58 @@ static kt_check_end run_case(kt_op_check *check, const kt_check_case *from, doub
 
 static const char *nothing_to_do(const kt_op_check *check, const checked_op *op) {
     if (op->op->n_cases == 0) return "its manifest has no 'check'";
-    if (check->options.gpu && op->op->n_variants == 0 && op->op->n_body == 0) return "no variants";
+    if (for_gpu(check) && op->op->n_variants == 0 && op->op->n_body == 0) return "no variants";
     return op->list.cases.n == 0 ? "no case fits a variant" : NULL;
+}
+
+void kt_op_check_listed(const kt_op_check *check, int i, kt_op_check_result *out) {
+    const checked_op *op = &check->ops.at[i];
+    *out = (kt_op_check_result){.op = op->op,
+        .n_runs = (int)op->list.cases.n,
+        .n_builds = op->n_builds,
+        .none = nothing_to_do(check, op)};
+}
+
+static kt_op_check_part *part_of(kt_op_check *check, kt_op_check_result *out, const kt_variant *v) {
+    kt_op_check_part *parts = (kt_op_check_part *)out->parts;
+    if (!parts) parts = KT_NEW_ARRAY(&check->arena, kt_op_check_part, out->op->n_variants + 1);
+    out->parts = parts;
+    for (int i = 0; i < out->n_parts; i++)
+        if (parts[i].variant == v) return &parts[i];
+    parts[out->n_parts].variant = v;
+    return &parts[out->n_parts++];
+}
+
+static void count_case(kt_op_check *check, kt_op_check_result *out, const kt_check_case *c,
+    kt_check_end end, const double *worst) {
+    out->n_runs += end != KT_CHECK_REFUSED;
+    out->n_refused += end == KT_CHECK_REFUSED;
+    out->n_failed += end == KT_CHECK_BROKEN;
+    if (end == KT_CHECK_REFUSED) return;
+    kt_op_check_part *part = part_of(check, out, c->variant);
+    part->n_runs++;
+    for (int t = 0; t < KT_DTYPE_COUNT; t++) {
+        if (worst[t] > part->worst[t]) part->worst[t] = worst[t];
+        if (worst[t] > out->worst[t]) out->worst[t] = worst[t];
+    }
 }
 
 kt_status kt_op_check_run(
     kt_op_check *check, int i, kt_op_check_result *out, kt_buf *report, kt_err *err) {
     checked_op *op = &check->ops.at[i];
     double start = kt_os_now_ms();
-    *out = (kt_op_check_result){.op = op->op, .none = nothing_to_do(check, op)};
+    KT_ASSERT(check->options.gpu || check->options.arch == 0); // a GPU that is not there
+    *out = (kt_op_check_result){
+        .op = op->op, .none = nothing_to_do(check, op), .n_builds = op->n_builds};
     *err = (kt_err){0};
     for (size_t k = 0; k < op->list.cases.n; k++) {
+        const kt_check_case *c = &op->list.cases.at[k];
         if (check->options.stop && *check->options.stop)
             return KT_FAIL(err, KT_EINTERRUPTED, "interrupted");
         kt_buf describe = {0}, why = {0};
-        kt_check_end end = run_case(check, &op->list.cases.at[k], out->worst, &describe, &why, err);
-        out->n_runs += end != KT_CHECK_REFUSED;
-        out->n_refused += end == KT_CHECK_REFUSED;
-        out->n_failed += end == KT_CHECK_BROKEN;
+        double worst[KT_DTYPE_COUNT] = {0};
+        kt_check_end end = run_case(check, c, worst, &describe, &why, err);
+        count_case(check, out, c, end, worst);
         if (end == KT_CHECK_BROKEN && out->n_failed <= REPORTED)
             kt_buf_printf(report, "  %s\n%s", describe.at, why.n ? why.at : "");
         kt_buf_deinit(&describe);

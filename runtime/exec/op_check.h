@@ -17,6 +17,20 @@
 
 #include "runtime/exec/cuda.h"
 
+// Device memory that a kernel may touch.
+typedef struct kt_op_check_region {
+    uint64_t at, bytes;
+    bool writable;
+} kt_op_check_region;
+
+// For devices that can tell when a kernel touches other memory: called before the kernels of each
+// call of the tested step (an op's body has several) with the tensors of that call, to the byte,
+// disjoint and in order; and with n = 0 after them. The device is idle both times.
+typedef struct kt_op_check_watch {
+    void (*tell)(void *ctx, const kt_op_check_region *regions, size_t n);
+    void *ctx;
+} kt_op_check_watch;
+
 typedef struct kt_op_check_options {
     kt_registry *registry;
     const char *include;   // folder that holds ops/kt_cpu.h
@@ -25,10 +39,22 @@ typedef struct kt_op_check_options {
     const char *const *only; // names of ops; n_only 0: all
     int n_only;
     uint64_t seed;
-    bool quick; // fewer combinations, each value of each choice at least once
+    // Plan dims in full; build dims and combinations of choices, each of which is a compilation,
+    // sampled by the seed: each variant with each type and each storage, each value of each choice.
+    bool quick;
     bool first; // an op stops at its first failure
+    // Without gpu: the tests of a GPU of this architecture, which can be listed and built, not run.
+    int arch;
+    const kt_op_check_watch *watch; // may be NULL; with gpu
     volatile int *stop;
 } kt_op_check_options;
+
+// What came of one variant of an op, or of its body or C implementation.
+typedef struct kt_op_check_part {
+    const kt_variant *variant; // NULL: the body, or the C implementation
+    int n_runs;
+    double worst[KT_DTYPE_COUNT];
+} kt_op_check_part;
 
 // What came of one op.
 typedef struct kt_op_check_result {
@@ -36,6 +62,10 @@ typedef struct kt_op_check_result {
     int n_runs;    // tests that ran
     int n_refused; // sampled sizes that a requirement somewhere below does not admit
     int n_failed;
+    int n_builds; // kernels that its tests need and no op before it; known after _compile or
+                  // _builds
+    const kt_op_check_part *parts; // of those that ran
+    int n_parts;
     double worst[KT_DTYPE_COUNT]; // largest error as a part of the tolerance, by type; 0: exact
     const char *none;             // not NULL: why there was nothing to test
     double ms;
@@ -54,6 +84,8 @@ const kt_op *kt_op_check_op(const kt_op_check *check, int i);
 // Compiles the kernels of all tests for an architecture in one go (arch 0: that of the GPU), so
 // that the tests find them in the compiler. What does not compile is reported by its tests.
 kt_status kt_op_check_compile(kt_op_check *check, int arch, kt_err *err) KT_MUST_CHECK;
+// What is listed: the number of tests in n_runs, that of kernels, `none`.
+void kt_op_check_listed(const kt_op_check *check, int i, kt_op_check_result *out);
 // Runs the tests of one op. `report` gets a few lines for each of the first failures.
 kt_status kt_op_check_run(
     kt_op_check *check, int i, kt_op_check_result *out, kt_buf *report, kt_err *err) KT_MUST_CHECK;

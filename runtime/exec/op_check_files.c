@@ -42,6 +42,12 @@ const char *kt_check_store_name(kt_check_store store) {
     return stores[store].name;
 }
 
+kt_check_store kt_check_store_fits(kt_check_store store, int64_t k) {
+    while (stores[store].ggml.bytes > 0 && k % stores[store].ggml.weights != 0)
+        store = stores[store].smaller;
+    return store;
+}
+
 static bool is_linear(const kt_op *op, int port) {
     return op->ports[port].type.base == KT_BASE_LINEAR;
 }
@@ -231,9 +237,7 @@ static void add_weight(writer *w, const kt_check_data *data, int port) {
     double scale = 1 / sqrt((double)(t->shape[1] > 0 ? t->shape[1] : 1));
     for (int64_t i = 0; i < t->n; i++) values[i] = (float)(kt_random_normal(&w->random) * scale);
     name = kt_arena_printf(w->arena, "%s.weight", name);
-    kt_check_store store = data->of->stores[port];
-    while (stores[store].ggml.bytes > 0 && t->shape[1] % stores[store].ggml.weights != 0)
-        store = stores[store].smaller;
+    kt_check_store store = kt_check_store_fits(data->of->stores[port], t->shape[1]);
     if (stores[store].block > 0)
         add_bnb(w, name, &stores[store], values, t->shape);
     else if (stores[store].ggml.bytes > 0)

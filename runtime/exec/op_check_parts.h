@@ -35,6 +35,19 @@ typedef enum kt_check_store {
     KT_STORE_COUNT
 } kt_check_store;
 const char *kt_check_store_name(kt_check_store store);
+// What a weight with k inputs is stored as when `store` is asked for.
+kt_check_store kt_check_store_fits(kt_check_store store, int64_t k);
+
+// What the values of a test must contain; else chance decides.
+typedef enum kt_check_form {
+    KT_FORM_ANY,
+    KT_FORM_EMPTY_FIRST, // ragged batches: which member is empty
+    KT_FORM_EMPTY_MIDDLE,
+    KT_FORM_EMPTY_LAST,
+    KT_FORM_SHARED, // page tables: rows that read the same pages
+    KT_FORM_COUNT
+} kt_check_form;
+const char *kt_check_form_name(kt_check_form form);
 
 // One test.
 typedef struct kt_check_case {
@@ -47,6 +60,8 @@ typedef struct kt_check_case {
     kt_check_store *stores;    // by port; of linear ones
     uint64_t seed;             // of its numbers
     bool sampled;              // sizes that no manifest gives: a requirement may refuse them
+    int dim;                   // whose size is tried; -1: none
+    kt_check_form form;
 } kt_check_case;
 
 // The values of one port.
@@ -77,7 +92,11 @@ bool kt_check_known_generators(const kt_op *op, kt_diag *diag); // reports unkno
 bool kt_check_make(kt_arena *arena, kt_check_case *c, kt_check_data *out);
 // Makes violated requirements of the form `dim == expression` hold; false if another one does not.
 bool kt_check_repair(kt_arena *arena, const kt_op *op, int64_t *dims);
-bool kt_check_holds(
+// The value of an expression over dims, the first values of `tunes` (may be NULL) and the device's
+// names (those of the smallest card). false: it has none.
+bool kt_check_value(const kt_op *op, const kt_expr *expr, const int64_t *dims,
+    const kt_variant *tunes, kt_value *out);
+bool kt_check_holds( // NULL holds
     const kt_op *op, const kt_expr *expr, const int64_t *dims, const kt_variant *tunes);
 const kt_given *kt_check_generator(const kt_op *op, int port); // NULL: plain numbers
 
@@ -88,6 +107,8 @@ void kt_check_scene_dims(kt_check_data *data); // before shapes are known: may c
 void kt_check_scene_fill(kt_check_data *data, int port, kt_str word);
 const kt_str *kt_check_words(kt_arena *arena, int *n);
 
+bool kt_check_uses(const kt_op *op, const char *word); // does an input have this generator?
+
 // ---- op_check_cases.c
 
 typedef struct kt_check_list {
@@ -95,12 +116,46 @@ typedef struct kt_check_list {
 } kt_check_list;
 typedef enum kt_check_effort {
     KT_CHECK_KERNELS, // the manifests' cases of ops with kernels, each choice at least once
-    KT_CHECK_QUICK,
+    KT_CHECK_QUICK,   // plan dims in full; build dims and combinations of choices sampled
     KT_CHECK_FULL
 } kt_check_effort;
-void kt_check_cases(kt_arena *arena, const kt_op *op, bool cuda, kt_check_effort effort,
-    uint64_t seed, kt_check_list *out);
+typedef struct kt_check_request {
+    const kt_op *op;
+    bool cuda;
+    kt_check_effort effort;
+    uint64_t seed;
+    kt_registry *registry; // where the ops of a body are; NULL: their requirements are not asked
+} kt_check_request;
+void kt_check_cases(kt_arena *arena, const kt_check_request *request, kt_check_list *out);
 void kt_check_describe(const kt_check_case *c, kt_buf *out);
+
+// ---- op_check_sizes.c: which sizes a dim is tried at
+
+typedef struct kt_check_sizes {
+    KT_VEC(int64_t) at; // ascending
+} kt_check_sizes;
+typedef struct kt_check_search {
+    kt_arena *arena;
+    const kt_op *op;
+    const kt_variant *variant; // NULL: none
+    kt_registry *registry;     // as in kt_check_request
+} kt_check_search;
+
+// Sets a dim, alone or with others that must go along: those a requirement gives, plan dims that
+// were equal to it (n == g), build dims that were multiples of it. false: no such sizes.
+bool kt_check_set(
+    const kt_check_search *search, const int64_t *base, int dim, int64_t size, int64_t *dims);
+// Those of all kernels, and where `when` or the grid of a launch first changes as the dim grows.
+void kt_check_tiles_of(
+    const kt_check_search *search, const int64_t *base, int dim, kt_check_sizes *out);
+// tile - 1, tile, tile + 1; where those are not admitted, the nearest that are.
+void kt_check_around(
+    const kt_check_search *search, const int64_t *base, int dim, int64_t tile, kt_check_sizes *out);
+// 0 (plan dims), 1, and around each tile. Nothing for a dim that follows from others.
+void kt_check_sizes_of(
+    const kt_check_search *search, const int64_t *base, int dim, kt_check_sizes *out);
+// The smallest sizes: every dim as small as the others let it be, none below 1.
+void kt_check_smallest(const kt_check_search *search, const int64_t *base, int64_t *dims);
 
 // ---- op_check_files.c
 
@@ -135,7 +190,9 @@ typedef struct kt_check_side { // one back end
     kt_compiler *compiler;
     kt_pool *pool;
     unsigned char poison;
-    bool twice; // run again and compare bits
+    bool twice;                     // run again and compare bits
+    const kt_check_tensor *differ;  // by port: integers that outputs must not hold before; or NULL
+    const kt_op_check_watch *watch; // NULL: none
     volatile int *stop;
 } kt_check_side;
 
@@ -168,6 +225,17 @@ kt_check_end kt_check_execute(const kt_check_side *side, kt_check_data *data, kt
 // maxima. Errors: EOP: a launch beyond the limits.
 kt_status kt_check_most(
     const kt_plan *plan, int build, kt_geometry *most, kt_err *err) KT_MUST_CHECK;
+
+// ---- op_check_body.c
+
+// registry NULL: true.
+bool kt_check_body_holds(kt_registry *registry, const kt_op *op, const int64_t *dims);
+
+// ---- op_check_watch.c
+
+// Tells the watcher what the kernels of a call may touch: the tensors they are given, to the byte.
+void kt_check_watch(const kt_op_check_watch *watch, kt_backend *backend, const kt_call *call,
+    const int64_t *values);
 
 // ---- op_check_compare.c
 

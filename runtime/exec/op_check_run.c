@@ -142,6 +142,16 @@ static void find_tensors(run *r) {
     }
 }
 
+// An integer that a kernel forgets to write must not happen to be right. (Numbers are NaN before.)
+static void make_differ(run *r, int port) {
+    const kt_check_tensor *want = r->side->differ ? &r->side->differ[port] : NULL;
+    const kt_tensor *t = &r->o->plan->tensors[r->tensors[port]];
+    if (!want || !want->at || kt_dtype_is_float(t->dtype) || !in_region(t, false)) return;
+    for (int64_t i = 0; i < t->bytes && i < want->bytes; i++)
+        r->act.image[t->offset - r->act.from + i] =
+            (unsigned char)~((const unsigned char *)want->at)[i];
+}
+
 // Inputs and inout into the image of the state block.
 static void fill_image(run *r) {
     const kt_op *op = r->data->of->op;
@@ -154,6 +164,8 @@ static void fill_image(run *r) {
         if (op->ports[i].kind == KT_PORT_INOUT)
             memset(r->state.kind + at, WRITTEN, (size_t)t->bytes);
     }
+    for (int i = op->n_inputs + op->n_inout; i < op->n_ports; i++)
+        if (r->tensors[i] >= 0) make_differ(r, i);
 }
 
 // ---- the run
@@ -168,12 +180,31 @@ static kt_status get(run *r, const region *from, kt_err *err) {
     return r->backend->table->get(r->backend, from->base, 0, from->after, from->bytes, err);
 }
 
+// Call after call, each with what it may touch.
+static kt_status run_watched(
+    run *r, const kt_step_list *list, const kt_op_check_watch *watch, kt_err *err) {
+    const kt_backend_table *table = r->backend->table;
+    int64_t none = 0;
+    kt_status status = table->wait(r->backend, err);
+    for (int i = 0; i < list->n_steps && status == KT_OK; i++) {
+        kt_check_watch(watch, r->backend, list->steps[i].call, &none);
+        status = table->run(r->backend, &list->steps[i], 1, &none, 0, err);
+        if (status == KT_OK) status = table->wait(r->backend, err);
+    }
+    watch->tell(watch->ctx, NULL, 0);
+    return status;
+}
+
 static kt_status once(run *r, kt_err *err) {
     const kt_step_list *list = &r->o->plan->stages[0].lists[0];
     int64_t none = 0;
     KT_TRY(put(r, &r->state, err));
     KT_TRY(put(r, &r->act, err));
-    KT_TRY(r->backend->table->run(r->backend, list->steps, list->n_steps, &none, 0, err));
+    const kt_op_check_watch *watch = r->side->gpu ? r->side->watch : NULL;
+    if (watch)
+        KT_TRY(run_watched(r, list, watch, err));
+    else
+        KT_TRY(r->backend->table->run(r->backend, list->steps, list->n_steps, &none, 0, err));
     KT_TRY(r->backend->table->wait(r->backend, err));
     KT_TRY(get(r, &r->state, err));
     return get(r, &r->act, err);

@@ -38,10 +38,7 @@ static void set_size(kt_check_data *data, const char *name, int64_t value) {
 }
 
 static bool uses(const kt_check_data *data, const char *word) {
-    const kt_op *op = data->of->op;
-    for (int i = 0; i < op->n_generators; i++)
-        if (kt_str_is(op->generators[i].value->text, word)) return true;
-    return false;
+    return kt_check_uses(data->of->op, word);
 }
 
 static int32_t *ints(kt_check_data *data, int64_t n) {
@@ -73,6 +70,13 @@ static int compare_ints(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+// The part that is to be empty; -1: chance decides.
+static int64_t empty_part(const kt_check_data *data, int64_t parts) {
+    kt_check_form form = data->of->form;
+    if (parts == 0 || form == KT_FORM_ANY || form == KT_FORM_SHARED) return -1;
+    return form == KT_FORM_EMPTY_FIRST ? 0 : form == KT_FORM_EMPTY_LAST ? parts - 1 : parts / 2;
+}
+
 // parts + 1 rising numbers from 0 to total: equal neighbours are empty parts.
 static int32_t *cuts(kt_check_data *data, int64_t total, int64_t parts) {
     int32_t *out = ints(data, parts + 1);
@@ -80,6 +84,9 @@ static int32_t *cuts(kt_check_data *data, int64_t total, int64_t parts) {
         out[i] = coin(data, 4) && i > 1 ? out[i - 1] : (int32_t)pick(data, 0, total);
     if (parts > 0) out[parts] = (int32_t)total;
     qsort(out, (size_t)parts + 1, sizeof *out, compare_ints);
+    int64_t empty = empty_part(data, parts);
+    if (empty >= 0 && empty + 1 < parts) out[empty + 1] = out[empty];
+    if (empty > 0 && empty + 1 == parts) out[empty] = out[parts];
     return out;
 }
 
@@ -87,9 +94,10 @@ static int32_t *cuts(kt_check_data *data, int64_t total, int64_t parts) {
 
 // Lengths and places in the batch; some tokens may be in no segment, some segments empty.
 static void make_lengths(kt_check_data *data, int32_t *segments, int64_t n, int64_t g) {
+    int64_t empty = empty_part(data, g);
     if (n == g && coin(data, 2)) { // a decode step
         for (int64_t i = 0; i < g; i++) {
-            segments[4 * i + 2] = coin(data, 8) ? 0 : 1;
+            segments[4 * i + 2] = i == empty || coin(data, 8) ? 0 : 1;
             segments[4 * i + 3] = (int32_t)i;
         }
         return;
@@ -119,7 +127,8 @@ static int64_t place_row(
     int64_t room = p->n - p->next - p->later, cap = p->width * PAGE;
     if (tokens > cap) tokens = cap;
     if (pages_of(tokens) > room) tokens = room > 0 ? room * PAGE : 0;
-    *start = pick(data, 0, cap - tokens);
+    int64_t behind = data->of->form == KT_FORM_SHARED ? p->shared * PAGE : 0;
+    *start = pick(data, behind < cap - tokens ? behind : cap - tokens, cap - tokens);
     if (coin(data, 3)) *start = *start / PAGE * PAGE;
     if (pages_of(*start + tokens) - *start / PAGE > room) *start = *start / PAGE * PAGE;
     int64_t first = *start / PAGE, end = tokens > 0 ? pages_of(*start + tokens) : first;
@@ -147,7 +156,8 @@ static void make_segments(kt_check_data *data) {
     scene->table = p.table = ints(data, rows * p.width);
     make_lengths(data, scene->segments, n, g);
     p.order = permutation(data, p.n);
-    p.shared = p.next = pick(data, 0, p.n / 3 < p.width ? p.n / 3 : p.width);
+    int64_t least = data->of->form == KT_FORM_SHARED && p.n > 3 && p.width > 1;
+    p.shared = p.next = pick(data, least, p.n / 3 < p.width ? p.n / 3 : p.width);
     int32_t *order = permutation(data, rows);
     int64_t *tokens = KT_NEW_ARRAY(data->arena, int64_t, rows + 1);
     int64_t *at = KT_NEW_ARRAY(data->arena, int64_t, rows + 1);

@@ -47,6 +47,20 @@ typedef struct size_env {
     const kt_variant *variant;
 } size_env;
 
+// Of the smallest card that is supported, as far as a test's sizes depend on the device.
+static bool find_device(kt_str name, kt_value *out) {
+    static const struct {
+        const char *name;
+        int64_t value;
+    } rows[] = {{"sm_count", 24}, {"smem_max", 101376}, {"cc", 89}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (!kt_str_is(name, rows[i].name)) continue;
+        *out = kt_value_int(rows[i].value);
+        return true;
+    }
+    return false;
+}
+
 static bool find_size(const void *ctx, kt_str name, kt_value *out) {
     const size_env *env = ctx;
     int dim = kt_op_dim_find(env->op, name);
@@ -59,23 +73,26 @@ static bool find_size(const void *ctx, kt_str name, kt_value *out) {
             *out = kt_value_int(env->variant->tunes[i].values[0]);
             return true;
         }
-    return false;
+    return find_device(name, out);
+}
+
+bool kt_check_value(const kt_op *op, const kt_expr *expr, const int64_t *dims,
+    const kt_variant *tunes, kt_value *out) {
+    size_env values = {op, dims, tunes};
+    kt_env env = {.ctx = &values, .find = find_size};
+    return kt_expr_compute(expr, &env, out);
 }
 
 bool kt_check_holds(
     const kt_op *op, const kt_expr *expr, const int64_t *dims, const kt_variant *tunes) {
-    size_env values = {op, dims, tunes};
-    kt_env env = {.ctx = &values, .find = find_size};
     kt_value value;
-    if (!expr) return true;
-    return kt_expr_compute(expr, &env, &value) && value.r != 0;
+    return !expr || (kt_check_value(op, expr, dims, tunes, &value) && value.r != 0);
 }
 
 static bool size_of(const kt_check_case *c, const kt_expr *expr, int64_t *out) {
-    size_env values = {c->op, c->dims, NULL};
-    kt_env env = {.ctx = &values, .find = find_size};
     kt_value value;
-    if (!kt_expr_compute(expr, &env, &value) || value.is_real || value.i < 0) return false;
+    if (!kt_check_value(c->op, expr, c->dims, NULL, &value) || value.is_real || value.i < 0)
+        return false;
     *out = value.i;
     return true;
 }
@@ -91,10 +108,8 @@ static bool repair_one(kt_arena *arena, const kt_op *op, const kt_expr *expr, in
     kt_diag_init(&diag, arena);
     kt_str right = kt_str_trim(kt_str_slice(text, (size_t)equals + 2, text.n));
     const kt_expr *value = kt_expr_parse(arena, right, kt_expr_at(expr), &diag);
-    size_env values = {op, dims, NULL};
-    kt_env env = {.ctx = &values, .find = find_size};
     kt_value result;
-    if (!value || !kt_expr_compute(value, &env, &result) || result.is_real || result.i < 0)
+    if (!value || !kt_check_value(op, value, dims, NULL, &result) || result.is_real || result.i < 0)
         return false;
     dims[dim] = result.i;
     return true;
@@ -123,6 +138,12 @@ const kt_given *kt_check_generator(const kt_op *op, int port) {
         if (group || kt_str_eq(name, key)) return &op->generators[i];
     }
     return NULL;
+}
+
+bool kt_check_uses(const kt_op *op, const char *word) {
+    for (int i = 0; i < op->n_generators; i++)
+        if (kt_str_is(op->generators[i].value->text, word)) return true;
+    return false;
 }
 
 static bool needs_generator(const kt_type *type) {
