@@ -490,6 +490,32 @@ static void graphs_are_compared_with_other_streams(void) {
     close_rig(&r);
 }
 
+static void nodes_are_compared(void) {
+    rig r = open_rig(89);
+    kt_cu_graph graph;
+    kt_cu_node nodes[3];
+    kt_cu_exec exec;
+    kt_cu_instantiate params = {0};
+    const kt_cu_memset_node fill = {.to = r.at, .element_bytes = 4, .width = 4, .height = 1};
+    for (int ordered = 0; ordered < 2; ordered++) {
+        GOOD(D->cuGraphCreate(&graph, 0));
+        GOOD(D->cuGraphAddMemsetNode(&nodes[0], graph, NULL, 0, &fill, NULL));
+        int v = 1;
+        void *arguments[] = {&r.at, &v};
+        nodes[1] = add_kernel(graph, nodes, 1, emu_child_function(r.library, "kt_plus"), arguments);
+        GOOD(D->cuGraphAddMemsetNode(
+            &nodes[2], graph, nodes + 1, (size_t)ordered, &fill, NULL)); // after both
+        if (ordered == 0)
+            WRONG(D->cuGraphInstantiateWithParams(&exec, graph, &params), 0, "no edge orders them");
+        else
+            GOOD(D->cuGraphInstantiateWithParams(&exec, graph, &params));
+        GOOD(D->cuGraphExecDestroy(exec));
+        GOOD(D->cuGraphDestroy(graph));
+    }
+    MUST(EMU_COUNT(violations) == 0);
+    close_rig(&r);
+}
+
 // ---- counts
 
 typedef enum loop_kind { GOOD_LOOP, LAUNCHES_BETWEEN, CHANGES_BETWEEN, WAITS } loop_kind;
@@ -606,6 +632,7 @@ static const emu_child_case cases[] = {
     {"a_graph_runs_once_at_a_time", a_graph_runs_once_at_a_time, {NULL}, 0, {NULL}},
     {"graphs_are_compared_with_other_streams", graphs_are_compared_with_other_streams, {NULL}, 0,
         {NULL}},
+    {"nodes_are_compared", nodes_are_compared, {NULL}, 0, {NULL}},
     {"steps_are_counted", steps_are_counted, {"KOTARO_EMU_REPORT"}, 0, {NULL}},
     {"the_report_is_written", the_report_is_written, {NULL}, 0, {NULL}},
 };

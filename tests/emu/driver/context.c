@@ -160,7 +160,7 @@ static kt_cu_result set_current(kt_cu_context context) {
 }
 
 kt_cu_result drv_api_cuCtxSetCurrent(kt_cu_context context) {
-    DRV_DO(cuCtxSetCurrent, DRV_RELEASES, set_current(context));
+    DRV_DO(cuCtxSetCurrent, context == NULL ? DRV_RELEASES : 0, set_current(context));
 }
 
 kt_cu_result drv_api_cuCtxSynchronize(void) {

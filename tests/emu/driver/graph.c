@@ -217,6 +217,31 @@ kt_cu_result drv_api_cuGraphAddMemsetNode(kt_cu_node *out, kt_cu_graph graph,
 
 // ---- executable graphs
 
+// Does node `to` come after `from`, if need be through others? A node is added after those that it
+// comes after.
+static bool comes_after(const node *nodes, int to, int from) {
+    bool *later = drv_new(((size_t)to + 1) * sizeof *later);
+    later[from] = true;
+    for (int i = from + 1; i <= to; i++)
+        for (int k = 0; k < nodes[i].n_after; k++) later[i] = later[i] || later[nodes[i].after[k]];
+    bool answer = later[to];
+    free(later);
+    return answer;
+}
+
+// Copies and fills of one graph that touch the same memory and that no edge orders.
+static void compare_nodes(const node_list *g) {
+    for (int i = 0; i < g->n; i++)
+        for (int k = 0; k < i; k++) {
+            drv_access a[DRV_MAX_ACCESSES], b[DRV_MAX_ACCESSES];
+            int n_a = drv_piece_accesses(&g->nodes[i].piece, a);
+            int n_b = n_a == 0 ? 0 : drv_piece_accesses(&g->nodes[k].piece, b);
+            if (drv_clash(a, n_a, b, n_b) == NULL || comes_after(g->nodes, i, k)) continue;
+            drv_violation("nodes %d and %d touch the same memory, and no edge orders them", k, i);
+            return;
+        }
+}
+
 static void copy_node(const node *from, node *to) {
     *to = *from;
     to->after = drv_new(((size_t)from->n_after + 1) * sizeof *to->after);
@@ -237,6 +262,7 @@ static kt_cu_result instantiate(kt_cu_exec *out, kt_cu_graph handle, kt_cu_insta
         drv_violation("flags %" PRIu64, params->flags);
         return DRV_INVALID_VALUE;
     }
+    compare_nodes(g);
     drv_exec *exec = drv_new(sizeof *exec);
     exec->uses = 1;
     exec->n = g->n;

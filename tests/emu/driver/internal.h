@@ -239,6 +239,8 @@ typedef struct drv_piece {
 
 enum { DRV_MAX_ACCESSES = 2 };
 int drv_piece_accesses(const drv_piece *piece, drv_access out[DRV_MAX_ACCESSES]);
+// The first one of b that touches what one of a touches, when one of the two writes; or NULL.
+const drv_access *drv_clash(const drv_access *a, int n_a, const drv_access *b, int n_b);
 // Does the piece touch this memory, or get its address?
 bool drv_piece_uses(const drv_piece *piece, uint64_t at, uint64_t bytes);
 // Carries it out. Without the lock. NULL: done; else what is wrong, *code says with which code.

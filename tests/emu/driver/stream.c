@@ -41,7 +41,7 @@ typedef struct lane {
 typedef struct waiter {
     struct waiter *next;
     const drv_clock *clock; // NULL: credits
-    int credits;            // pieces of work
+    int credits;            // pieces of work that it still waits for
     bool frugal;            // nothing but what is needed
     bool satisfied;
 } waiter;
@@ -49,7 +49,6 @@ typedef struct waiter {
 static lane lanes[DRV_MAX_STREAMS];
 static waiter *waiters;
 static uint64_t n_pending;
-static int spare; // pieces that are done although nobody waits
 static bool running, quit, started;
 static uint64_t graph_ended_ns;
 static pthread_t thread;
@@ -158,16 +157,6 @@ static void free_work(drv_work *work) {
     free(work);
 }
 
-static const drv_access *find_clash(const past *a, const drv_work *b) {
-    for (int i = 0; i < a->n; i++)
-        for (int k = 0; k < b->n_accesses; k++) {
-            const drv_access *x = &a->accesses[i], *y = &b->accesses[k];
-            if (x->at < y->at + y->bytes && y->at < x->at + x->bytes && (x->writes || y->writes))
-                return y;
-        }
-    return NULL;
-}
-
 // With the work of other lanes that has no place before it.
 static void compare(const drv_work *work) {
     for (int i = 0; i < DRV_MAX_STREAMS; i++) {
@@ -175,7 +164,7 @@ static void compare(const drv_work *work) {
         for (unsigned k = 0; k < lanes[i].n_history && k < HISTORY; k++) {
             const past *p = &lanes[i].history[k];
             if (p->seq <= work->clock.at[i]) continue;
-            const drv_access *at = find_clash(p, work);
+            const drv_access *at = drv_clash(p->accesses, p->n, work->accesses, work->n_accesses);
             if (at == NULL) continue;
             char what[128];
             drv_memory_tell(at->at, what, sizeof what);
@@ -221,10 +210,9 @@ void drv_submit(drv_stream *stream, drv_work *work) {
     else
         l->first = work;
     l->last = work;
-    n_pending++;
     compare(work);
     remember(work);
-    drv_device_wake();
+    if (n_pending++ == 0) drv_device_wake(); // else it looks by itself before long
 }
 
 void drv_stream_join(drv_stream *stream, const drv_clock *clock) {
@@ -486,22 +474,29 @@ static void carry_out(drv_work *work) {
     }
 }
 
+// Has it what it waits for? Now and then a little more is done before it hears of that.
+static bool has_enough(waiter *w) {
+    if (n_pending == 0) return true;
+    if (w->clock == NULL) return w->credits <= 0;
+    if (!drv_is_done(w->clock)) return false;
+    if (drv_random() % 4 == 0) w->credits = (int)(drv_random() % (MAX_SPARE + 1));
+    w->clock = NULL;
+    return w->credits <= 0;
+}
+
 static void satisfy(bool piece_done) {
     bool any = false;
     for (waiter **link = &waiters; *link != NULL;) {
         waiter *w = *link;
         if (piece_done && w->clock == NULL) w->credits--;
-        w->satisfied =
-            n_pending == 0 || (w->clock != NULL ? drv_is_done(w->clock) : w->credits <= 0);
+        w->satisfied = has_enough(w);
         any = any || w->satisfied;
         if (w->satisfied)
             *link = w->next;
         else
             link = &w->next;
     }
-    if (!any) return;
-    if (drv_random() % 4 == 0) spare = (int)(drv_random() % (MAX_SPARE + 1));
-    (void)pthread_cond_broadcast(&wake_host);
+    if (any) (void)pthread_cond_broadcast(&wake_host);
 }
 
 // When work goes on although nobody waits for it.
@@ -512,8 +507,7 @@ static uint64_t idle_until(void) {
 
 // true: work on.
 static bool wait_for_work(void) {
-    if (n_pending == 0) spare = 0;
-    if (waiters != NULL || spare > 0) return true;
+    if (waiters != NULL) return true;
     uint64_t until = idle_until();
     if (n_pending > 0 && !drv.quiet_host && drv_now_ns() >= until) return true;
     drv_memory_hide();
@@ -533,7 +527,6 @@ static void *work_on(void *ctx) {
     while (!quit) {
         satisfy(false);
         if (!wait_for_work() || n_pending == 0) continue;
-        if (spare > 0) spare--;
         carry_out(choose());
         satisfy(true);
     }

@@ -68,6 +68,15 @@ int drv_piece_accesses(const drv_piece *piece, drv_access out[DRV_MAX_ACCESSES])
     return 0;
 }
 
+const drv_access *drv_clash(const drv_access *a, int n_a, const drv_access *b, int n_b) {
+    for (int i = 0; i < n_a; i++)
+        for (int k = 0; k < n_b; k++)
+            if (a[i].at < b[k].at + b[k].bytes && b[k].at < a[i].at + a[i].bytes &&
+                (a[i].writes || b[k].writes))
+                return &b[k];
+    return NULL;
+}
+
 bool drv_piece_uses(const drv_piece *piece, uint64_t at, uint64_t bytes) {
     drv_access accesses[DRV_MAX_ACCESSES];
     int n = drv_piece_accesses(piece, accesses);
