@@ -118,6 +118,8 @@ typedef struct emu_launch {
     uint32_t shared_bytes; // dynamic
     uint32_t shared_limit; // bytes a block may have in all, static and dynamic
     const void *params;    // the packed block
+    const void *file;      // the module's, for places in messages; NULL: as the loader knows it
+    size_t file_bytes;
 } emu_launch;
 
 typedef struct emu_options {

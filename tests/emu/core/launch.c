@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -47,27 +48,40 @@ static bool take_place(char *line, char out[160]) {
     return out[0] != 0;
 }
 
-// From the module's own file, by binutils' addr2line; functions of machine.cuh count as their
-// callers.
+// A file that a child can open, with the module in it; -1: none.
+static int module_file(void) {
+    int file = emu.launch->file == NULL ? -1 : memfd_create("emu-place", 0);
+    if (file < 0) return -1;
+    const char *bytes = emu.launch->file;
+    for (size_t done = 0; done < emu.launch->file_bytes;) {
+        ssize_t n = write(file, bytes + done, emu.launch->file_bytes - done);
+        if (n <= 0) break;
+        done += (size_t)n;
+    }
+    return file;
+}
+
+// By binutils' addr2line; functions of machine.cuh count as their callers.
 const char *emu_place_of(const void *pc) {
     static char out[160];
     out[0] = 0;
     Dl_info info;
     if (pc == NULL || dladdr(pc, &info) == 0 || info.dli_fname == NULL) return out;
-    const char *name = info.dli_fname, *self = "/proc/self/";
-    char command[512], line[512];
+    char command[4200], line[512];
     unsigned long at = (unsigned long)((uintptr_t)pc - (uintptr_t)info.dli_fbase) - 1;
-    if (strncmp(name, self, strlen(self)) == 0) // the child's would be its own
-        (void)snprintf(command, sizeof command, "addr2line -i -e /proc/%ld/%s 0x%lx 2>/dev/null",
-            (long)getpid(), name + strlen(self), at);
+    int file = module_file();
+    if (file >= 0)
+        (void)snprintf(command, sizeof command, "addr2line -i -e /proc/%ld/fd/%d 0x%lx 2>/dev/null",
+            (long)getpid(), file, at);
     else
-        (void)snprintf(command, sizeof command, "addr2line -i -e '%s' 0x%lx 2>/dev/null", name, at);
+        (void)snprintf(
+            command, sizeof command, "addr2line -i -e '%s' 0x%lx 2>/dev/null", info.dli_fname, at);
     FILE *from = popen(command, "r");
-    if (from == NULL) return out;
     bool found = false;
-    while (fgets(line, sizeof line, from) != NULL)
+    while (from != NULL && fgets(line, sizeof line, from) != NULL)
         if (!found) found = take_place(line, out);
-    (void)pclose(from);
+    if (from != NULL) (void)pclose(from);
+    if (file >= 0) (void)close(file);
     return out;
 }
 

@@ -8,22 +8,33 @@
 typedef double row8 __attribute__((vector_size(64)));
 __extension__ typedef _Float16 half;
 
-static double to_double(uint16_t bits) {
-    half h;
-    memcpy(&h, &bits, sizeof h);
-    return (double)h;
-}
-
-#if defined(__F16C__) || defined(__AVX512F__)
+#if defined(__F16C__)
 #include <immintrin.h>
+static float to_float(uint16_t bits) {
+    return _cvtsh_ss(bits);
+}
+static uint32_t to_half(float v) {
+    return _cvtss_sh(v, _MM_FROUND_TO_NEAREST_INT);
+}
 static void to_floats(float *out, const uint16_t *bits, int n) { // n: a multiple of 8
     for (int i = 0; i < n; i += 8)
         _mm256_storeu_ps(
             out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(bits + i))));
 }
 #else
+static float to_float(uint16_t bits) {
+    half h;
+    memcpy(&h, &bits, sizeof h);
+    return (float)h;
+}
+static uint32_t to_half(float v) {
+    half h = (half)v;
+    uint16_t bits;
+    memcpy(&bits, &h, sizeof bits);
+    return bits;
+}
 static void to_floats(float *out, const uint16_t *bits, int n) {
-    for (int i = 0; i < n; i++) out[i] = (float)to_double(bits[i]);
+    for (int i = 0; i < n; i++) out[i] = to_float(bits[i]);
 }
 #endif
 
@@ -71,15 +82,27 @@ void emu_mma_compute(emu_warp *warp) {
 
 // A double holds a product of two f16 (22 bits), and its sum with a third f16 whenever that sum is
 // near the middle between two f16: then their exponents are close. So the first rounding does not
-// change the second.
-static uint32_t fma_f16(uint32_t a, uint32_t b, uint32_t c) {
-    double v = to_double((uint16_t)a) * to_double((uint16_t)b) + to_double((uint16_t)c);
-    half h = (half)v;
-    uint16_t bits;
-    memcpy(&bits, &h, sizeof bits);
-    return bits;
+// change the second, nor does a step through f32 whose last bit says that something was lost.
+static uint32_t fma_f16(float a, float b, float c) {
+    double v = (double)a * (double)b + (double)c;
+    float f = (float)v;
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    double lost = v - (double)f; // a NaN or infinite f loses nothing
+    if (lost != 0 && (bits & 0x7f800000) != 0x7f800000) {
+        if ((lost < 0) != (bits >> 31 != 0)) bits--; // towards 0
+        bits |= 1;
+        memcpy(&f, &bits, sizeof f);
+    }
+    return to_half(f);
 }
 
 uint32_t emu_fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
-    return fma_f16(a & 0xffff, b & 0xffff, c & 0xffff) | fma_f16(a >> 16, b >> 16, c >> 16) << 16;
+    float low[3], high[3];
+    const uint32_t from[3] = {a, b, c};
+    for (int i = 0; i < 3; i++) {
+        low[i] = to_float((uint16_t)from[i]);
+        high[i] = to_float((uint16_t)(from[i] >> 16));
+    }
+    return fma_f16(low[0], low[1], low[2]) | fma_f16(high[0], high[1], high[2]) << 16;
 }

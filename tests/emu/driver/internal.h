@@ -185,6 +185,8 @@ struct drv_function {
 struct drv_library {
     void *handle;
     void *loaded; // of dlopen
+    void *file;   // the same, mapped; NULL: that failed
+    size_t file_bytes;
     const emu_module_table *table;
     drv_kernel_object *kernels;
     int n_kernels;

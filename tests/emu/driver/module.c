@@ -45,9 +45,9 @@ static void unique_path(int file, uint64_t number, char *out, size_t n) {
     (void)snprintf(out + at, n - at, "/%d", file);
 }
 
-static void *open_module(const emu_image *image, uint64_t number) {
+static void open_module(const emu_image *image, drv_library *library) {
     int file = memfd_create("emu-module", MFD_CLOEXEC);
-    if (file < 0) return NULL;
+    if (file < 0) return;
     const char *bytes = image->module;
     size_t done = 0;
     while (done < image->module_bytes) {
@@ -56,11 +56,14 @@ static void *open_module(const emu_image *image, uint64_t number) {
         done += (size_t)n;
     }
     char path[256];
-    unique_path(file, number, path, sizeof path);
+    unique_path(file, library->number, path, sizeof path);
     void *loaded = done == image->module_bytes ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
     if (loaded == NULL) drv_violation("the module cannot be opened: %s", dlerror());
+    void *mapped = mmap(NULL, image->module_bytes, PROT_READ, MAP_PRIVATE, file, 0);
+    library->file = mapped == MAP_FAILED ? NULL : mapped;
+    library->file_bytes = image->module_bytes;
+    library->loaded = loaded;
     (void)close(file);
-    return loaded;
 }
 
 static void make_kernels(drv_library *library) {
@@ -92,10 +95,11 @@ static kt_cu_result load(kt_cu_library *out, const void *bytes) {
     drv_library *library = drv_new(sizeof *library);
     library->number = ++n_loaded;
     drv_rest(); // the emulator may be looking at what is loaded
-    library->loaded = open_module(&image, library->number);
+    open_module(&image, library);
     if (library->loaded != NULL) library->table = dlsym(library->loaded, "emu_module");
     if (library->table == NULL || library->table->abi != EMU_ABI) {
         if (library->loaded != NULL) (void)dlclose(library->loaded);
+        if (library->file != NULL) (void)munmap(library->file, library->file_bytes);
         free(library);
         return DRV_INVALID_IMAGE;
     }
@@ -148,6 +152,7 @@ static kt_cu_result unload(kt_cu_library handle) {
     }
     drv_rest();
     (void)dlclose(library->loaded);
+    if (library->file != NULL) (void)munmap(library->file, library->file_bytes);
     drv_handle_close(DRV_LIBRARY, handle);
     free(library->kernels);
     free(library);
@@ -321,7 +326,9 @@ kt_cu_result drv_launch_check(const drv_launch_request *r, drv_kernel_work **out
         .block = {r->block[0], r->block[1], r->block[2]},
         .shared_bytes = r->shared_bytes,
         .shared_limit = raised ? (uint32_t)drv.profile.shared_optin : USUAL_SHARED,
-        .params = work->params};
+        .params = work->params,
+        .file = r->kernel->library->file,
+        .file_bytes = r->kernel->library->file_bytes};
     *out = work;
     return KT_CU_SUCCESS;
 }
