@@ -592,6 +592,24 @@ static void a_required_function_is_missing(void) {
     MUST(strstr(err.text, "lacks cuGraphLaunch") != NULL);
 }
 
+static void open_gpu(void *ctx) {
+    kt_err err;
+    kt_gpu_block block;
+    MUST(kt_gpu_open(NULL, (kt_gpu **)ctx, &err) == KT_OK);
+    MUST(kt_gpu_alloc(*(kt_gpu **)ctx, "block", KT_GPU_USE_OTHER, 100, &block, &err) == KT_OK);
+}
+
+// As a run that fails before its first launch does.
+static void a_gpu_is_closed_by_another_thread(void) {
+    kt_gpu *gpu = NULL;
+    emu_child_driver();
+    kt_os_thread *thread = kt_os_thread_start(open_gpu, &gpu, 1 << 20);
+    MUST(thread != NULL);
+    kt_os_thread_join(thread);
+    kt_gpu_close(gpu);
+    MUST(EMU_COUNT(violations) == 0 && EMU_COUNT(alive) == 0 && EMU_COUNT(leaks) == 0);
+}
+
 // ---- shares of a device
 
 static void shares_of_a_device(void) {
@@ -717,6 +735,7 @@ static const emu_child_case cases[] = {
         {"KOTARO_EMU_DEVICE=gtx is not understood"}},
     {"an_unknown_failure_is_refused", no_device, {"KOTARO_EMU_FAIL=cuMemAloc:1"}, EMU_STRICT_EXIT,
         {"KOTARO_EMU_FAIL=cuMemAloc:1 is not understood"}},
+    {"a_gpu_is_closed_by_another_thread", a_gpu_is_closed_by_another_thread, {NULL}, 0, {NULL}},
     {"shares_of_a_device", shares_of_a_device, {"KOTARO_EMU_DEVICE=h100"}, 0, {NULL}},
     {"calls_fail_when_told", calls_fail_when_told, {"KOTARO_EMU_FAIL=cuMemAlloc:2"}, 0, {NULL}},
     {"some_failures_stay", some_failures_stay, {NULL}, 0, {NULL}},

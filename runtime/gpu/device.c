@@ -166,7 +166,10 @@ kt_status kt_gpu_open(const kt_gpu_options *options, kt_gpu **out, kt_err *err) 
 void kt_gpu_close(kt_gpu *gpu) {
     if (gpu == NULL) return;
     kt_driver *d = gpu->driver;
-    if (gpu->context != NULL) (void)KT_CU(d, cuCtxSynchronize, ());
+    if (gpu->context != NULL) { // this thread may not have used it before
+        (void)KT_CU(d, cuCtxSetCurrent, (gpu->context));
+        (void)KT_CU(d, cuCtxSynchronize, ());
+    }
     kt_gpu_free_all(gpu);
     if (gpu->compute != NULL) (void)KT_CU(d, cuStreamDestroy, (gpu->compute));
     if (gpu->copy != NULL) (void)KT_CU(d, cuStreamDestroy, (gpu->copy));
