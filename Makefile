@@ -12,6 +12,7 @@
 #   make fuzz       every fuzz target for FUZZ_SECONDS (20) each, by clang's libFuzzer
 #   make lint       format, tidy, headers, layers, Windows, pipelines       make fmt   formats
 #   make dist       dist/kotaro/ and its archive     make nvrtc      NVIDIA's run-time compiler, pinned
+#   make resources  tests/data/ops/resources.txt: registers and memory of each kernel
 #
 # The first build on Debian installs the packages it misses (tools/setup.sh); elsewhere it names them.
 # Variables: CC, CFLAGS (added at the end), SAN=1, JOBS, V=1 (show the commands), LIBS (instead of the static ones).
@@ -67,7 +68,7 @@ NOT_WITH_SAN := $(if $(SAN),$B/tests/test_kernels)
 
 # ---- the program
 
-.PHONY: all emu lib tests run test stress test-gpu test-san mutate bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc clean FORCE
+.PHONY: all emu lib tests run test stress test-gpu test-san mutate bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc resources clean FORCE
 all: $B/kotaro-run
 lib: $B/libkotaro.a
 tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
@@ -176,7 +177,7 @@ run: all
 	$B/kotaro-run pipelines/full.yaml examples/scene.jpg
 
 test: all $B/fabricate $(TEST_PROGRAMS) $(PLAIN_FUZZ) $(STRESS)
-	@tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
+	@tools/fetch_nvrtc.sh --pinned || tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
 	@BUILD=$B $(if $(SAN),TEST_SECONDS=$${TEST_SECONDS:-3600}) tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh)
 
 test-gpu: all $(GPU_PROGRAMS) $B/tests/test_text
@@ -215,6 +216,10 @@ fmt:
 
 nvrtc:
 	@tools/fetch_nvrtc.sh --pinned
+
+# What kernels use, as the pinned NVRTC compiles them. Look at the difference before it is committed.
+resources: build/tests/test_kernels nvrtc
+	@KOTARO_NVRTC=build/nvrtc KOTARO_CACHE_DIR=$$PWD/build/test-cache RESOURCES=write build/tests/test_kernels
 
 dist: all $B/fabricate nvrtc
 	tools/dist.sh

@@ -1,7 +1,7 @@
 // CUDA source to loadable code: options, cubins, cache, packs, NVRTC.
 //
-// NVRTC has to be there: its absence is a failure, unless KOTARO_NO_NVRTC_OK is set. The program
-// starts itself as "test_ptx --child FOLDER" to be a second process.
+// NVRTC has to be there: its absence is a failure. The program starts itself as "test_ptx --child
+// FOLDER" to be a second process.
 #include "ptx/compile.h"
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
@@ -70,18 +70,11 @@ static kt_options options_for(int arch, int d) {
     return options;
 }
 
-static bool have_nvrtc(void) {
+static void need_nvrtc(void) {
     kt_nvrtc_place place;
     kt_err err;
-    if (kt_nvrtc_find(&arena, &place, &err) == KT_OK) return true;
-    if (kt_os_getenv("KOTARO_NO_NVRTC_OK") == NULL) fail_msg("%s", err.text);
-    return false;
+    if (kt_nvrtc_find(&arena, &place, &err) != KT_OK) fail_msg("%s", err.text);
 }
-
-#define NEED_NVRTC()                                                                               \
-    do {                                                                                           \
-        if (!have_nvrtc()) skip();                                                                 \
-    } while (0)
 
 static kt_compiler *open_compiler(const char *cache, const char *const *packs, int n_packs) {
     const kt_compiler_options options = {.headers = test_headers,
@@ -159,7 +152,7 @@ static void check_first(const kt_cubin *cubin) {
 
 static void cubin_tells_what_the_compiler_told(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     static const int archs[] = {80, 86, 89, 90, 120};
     for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++) {
         kt_compile_result result;
@@ -186,7 +179,7 @@ static void cubin_tells_what_the_compiler_told(void **state) {
 // watch).
 static void cubin_survives_damage(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     kt_compile_result result;
     kt_err err;
     kt_compiler *compiler = compile_one(two_kernels, 89, &result, KT_OK, &err);
@@ -287,7 +280,7 @@ static const char *path_of(const kt_cache *cache, kt_hash key) {
 
 static void cache_gives_back_what_it_got(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     kt_compile_result result;
     kt_err err;
     kt_compiler *compiler = compile_one(two_kernels, 89, &result, KT_OK, &err);
@@ -323,7 +316,7 @@ static void count_bad(void *ctx, const char *file, const char *why) {
 // Any change of any byte, any length, another name: a miss, and never anything worse.
 static void cache_takes_damage_for_a_miss(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     kt_compile_result result;
     kt_err err;
     kt_compiler *compiler = compile_one(small_source, 89, &result, KT_OK, &err);
@@ -409,7 +402,7 @@ static void cache_is_off_where_it_is_not_private(void **state) {
 
 static void cache_forgets_the_oldest(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     kt_compile_result result;
     kt_err err;
     kt_compiler *compiler = compile_one(small_source, 89, &result, KT_OK, &err);
@@ -439,7 +432,7 @@ static void cache_forgets_the_oldest(void **state) {
 
 static void cache_notes_use_once_a_day(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     kt_compile_result result;
     kt_err err;
     kt_compiler *compiler = compile_one(small_source, 89, &result, KT_OK, &err);
@@ -480,7 +473,7 @@ static int found_sm(const kt_pack *pack, const char *source, int arch, int d) {
 
 static void pack_serves_exact_and_lower_minor(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     static const int archs[] = {80, 86, 90};
     kt_compiler *compilers[4];
     kt_pack_item items[4];
@@ -517,7 +510,7 @@ static void pack_serves_exact_and_lower_minor(void **state) {
 
 static void pack_refuses_damage(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     kt_compiler *compiler;
     const kt_pack_item item = item_for(&compiler, small_source, 89);
     const char *path = kt_arena_printf(&arena, "%s/one.ktpack", fresh_folder());
@@ -554,7 +547,7 @@ static void pack_refuses_damage(void **state) {
 
 static void compile_says_where_the_mistake_is(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     kt_compile_result result;
     kt_err err;
     kt_compiler *compiler =
@@ -577,7 +570,7 @@ static void compile_says_where_the_mistake_is(void **state) {
 
 static void compile_reads_no_file(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     kt_compile_result result;
     kt_err err;
     const char *name = kt_arena_printf(&arena, "kt_test_%d.cuh", kt_os_pid());
@@ -592,7 +585,7 @@ static void compile_reads_no_file(void **state) {
 
 static void compile_gives_the_same_bytes(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     static const int archs[] = {89, 90};
     for (int i = 0; i < 2; i++) {
         kt_compile_result a, b;
@@ -608,7 +601,7 @@ static void compile_gives_the_same_bytes(void **state) {
 
 static void compile_reports_spills_and_warnings(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     static const char source[] =
         "extern \"C\" __global__ void __launch_bounds__(1024) k(const float *x, float *y) {\n"
         "    float a[96]; int unused;\n"
@@ -676,7 +669,7 @@ static void count_progress(void *ctx, const kt_compile_progress *progress) {
 
 static void compile_does_equal_requests_once(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     seen told = {0};
     const char *cache = fresh_folder();
     const kt_compiler_options compiler_options = {.headers = test_headers,
@@ -722,7 +715,7 @@ static void compile_does_equal_requests_once(void **state) {
 
 static void compile_repairs_a_damaged_entry(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     const char *cache = fresh_folder();
     kt_options options = options_for(89, 3);
     const kt_compile_request request = {"ops/test/test.cu", kt_str_from(small_source), &options};
@@ -745,7 +738,7 @@ static void compile_repairs_a_damaged_entry(void **state) {
 
 static void compile_stops_when_asked(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     volatile int stop = 1;
     const kt_compiler_options options = {.headers = test_headers, .no_cache = true, .stop = &stop};
     kt_compiler *compiler;
@@ -801,7 +794,7 @@ static void start_child(void *ctx) {
 
 static void two_processes_share_a_cache(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     const char *cache = fresh_folder();
     started s[2] = {{.cache = cache}, {.cache = cache}};
     kt_os_thread *threads[2];
@@ -819,7 +812,7 @@ static void two_processes_share_a_cache(void **state) {
 
 static void cached_kernels_need_no_compiler(void **state) {
     (void)state;
-    NEED_NVRTC();
+    need_nvrtc();
     const char *cache = fresh_folder();
     started first = {.cache = cache};
     start_child(&first);

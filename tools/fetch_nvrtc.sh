@@ -6,7 +6,9 @@ set -eu
 cd "$(dirname "$0")/.."
 package=nvidia-cuda-nvrtc-cu12==12.8.93 # the oldest that knows sm_120, so that older drivers take its cubins
 library=build/nvrtc/nvidia/cuda_nvrtc/lib/libnvrtc.so.12
-[ ! -e "$library" ] || exit 0
+name=${package%%==*}
+unpacked=build/nvrtc/$(echo "$name" | tr - _)-${package##*==}.dist-info # of another version: fetched anew
+if [ -e "$library" ] && [ -d "$unpacked" ]; then exit 0; fi
 if [ "${1:-}" != --pinned ]; then
     for folder in ${CUDA_PATH:+"$CUDA_PATH/lib64"} /usr/local/cuda/lib64 /usr/local/cuda-*/lib64; do
         for found in "$folder"/libnvrtc.so.1[0-9]; do

@@ -1,0 +1,7 @@
+// Kernel of op.yaml: has no kernel of the name expected.
+#include "kt.cuh"
+
+extern "C" __global__ void __launch_bounds__(128) kt_bad_missing_rows(float *y, const float *x, int32_t n) {
+    int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i < n) y[i] = x[i];
+}

@@ -1,0 +1,8 @@
+// Kernel of op.yaml: has a variable that nobody reads.
+#include "kt.cuh"
+
+extern "C" __global__ void __launch_bounds__(128) kt_bad_warns_flat(float *y, const float *x, int32_t n) {
+    int32_t forgotten = n + 1;
+    int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i < n) y[i] = x[i];
+}
