@@ -317,6 +317,56 @@ static void missing_order_of_kernels_shows(void) {
     close_rig(&r);
 }
 
+// A kernel and a copy that nothing orders: found whichever comes first.
+static void a_kernel_beside_a_copy(bool writes, bool ordered) {
+    rig r = open_rig(89);
+    kt_cu_stream other;
+    kt_cu_event event;
+    kt_dptr from;
+    int n = 4, host[4];
+    GOOD(D->cuStreamCreate(&other, 1));
+    GOOD(D->cuEventCreate(&event, 2));
+    GOOD(D->cuMemAlloc(&from, 256));
+    GOOD(D->cuMemsetD32Async(from, 5, 64, r.s));
+    GOOD(D->cuStreamSynchronize(r.s));
+    // The copy touches ints 2 and 3 of `from`; the kernel ints 0 to 3 of it.
+    if (writes)
+        GOOD(D->cuMemcpyDtoHAsync(host, from + 8, 8, other));
+    else
+        GOOD(D->cuMemsetD8Async(from + 8, 5, 8, other));
+    GOOD(D->cuMemsetD8Async(from + 16, 5, 8, other)); // beside it
+    if (ordered) {
+        GOOD(D->cuEventRecord(event, other));
+        GOOD(D->cuStreamWaitEvent(r.s, event, 0));
+    }
+    kt_dptr to = writes ? from : r.at, source = writes ? r.at : from;
+    void *params[] = {&to, &source, &n};
+    GOOD(emu_child_launch(r.s, emu_child_function(r.library, "kt_copy"), 1, 1, params));
+    int code = D->cuCtxSynchronize();
+    MUST(ordered == (code == 0));
+    (void)D->cuMemFree(from);
+    (void)D->cuEventDestroy(event);
+    (void)D->cuStreamDestroy(other);
+    (void)D->cuLibraryUnload(r.library);
+    (void)D->cuMemFree(r.at);
+    (void)D->cuStreamDestroy(r.s);
+    (void)D->cuCtxSetCurrent(NULL);
+    (void)D->cuDevicePrimaryCtxRelease(0);
+}
+
+static void a_kernel_reads_what_is_written(void) {
+    a_kernel_beside_a_copy(false, false);
+}
+static void a_kernel_writes_what_is_read(void) {
+    a_kernel_beside_a_copy(true, false);
+}
+static void a_kernel_waits_for_a_copy(void) {
+    a_kernel_beside_a_copy(false, true);
+}
+static void a_kernel_waits_for_a_reader(void) {
+    a_kernel_beside_a_copy(true, true);
+}
+
 // ---- graphs
 
 static kt_cu_node add_kernel(
@@ -606,6 +656,7 @@ static void the_report_is_written(void) {
 
 // ---- all
 
+// The sanitizers end a process where kernels go wrong: such cases need the checked mode.
 static const emu_child_case cases[] = {
     {"images_are_looked_at", images_are_looked_at, {NULL}, 0,
         {"an image is refused: no ELF file for a GPU"}},
@@ -620,12 +671,22 @@ static const emu_child_case cases[] = {
     {"parameters_are_copied", parameters_are_copied, {NULL}, 0, {NULL}},
     {"a_pending_library_stays", a_pending_library_stays, {NULL}, 0, {NULL}},
     {"a_kernel_uses_pinned_memory", a_kernel_uses_pinned_memory, {NULL}, 0, {NULL}},
-    {"a_wild_kernel_loses_the_device", a_wild_kernel_loses_the_device, {NULL}, EMU_STRICT_EXIT,
-        {"emu: the device is lost (error 700)", "kt_wild", "4 leaks"}},
-    {"what_is_released_late_is_released", what_is_released_late_is_released, {NULL}, 0, {NULL}},
-    {"a_kernel_uses_freed_memory", a_kernel_uses_freed_memory, {NULL}, 0,
+    {"a_wild_kernel_loses_the_device", a_wild_kernel_loses_the_device, {"KOTARO_EMU=checked"},
+        EMU_STRICT_EXIT, {"emu: the device is lost (error 700)", "kt_wild", "4 leaks"}},
+    {"what_is_released_late_is_released", what_is_released_late_is_released, {"KOTARO_EMU=checked"},
+        0, {NULL}},
+    {"a_kernel_uses_freed_memory", a_kernel_uses_freed_memory, {"KOTARO_EMU=checked"}, 0,
         {"emu: the device is lost (error 700)", "kt_fill"}},
     {"missing_order_of_kernels_shows", missing_order_of_kernels_shows, {NULL}, 0, {NULL}},
+    {"a_kernel_reads_what_is_written", a_kernel_reads_what_is_written, {"KOTARO_EMU=checked"}, 0,
+        {"kt_copy", "where a copy or fill of another stream writes"}},
+    {"a_kernel_reads_what_is_written_2", a_kernel_reads_what_is_written,
+        {"KOTARO_EMU=checked", "KOTARO_EMU_SEED=2"}, 0,
+        {"kt_copy", "where a copy or fill of another stream writes"}},
+    {"a_kernel_writes_what_is_read", a_kernel_writes_what_is_read, {"KOTARO_EMU=checked"}, 0,
+        {"kt_copy", "where a copy of another stream reads"}},
+    {"a_kernel_waits_for_a_copy", a_kernel_waits_for_a_copy, {NULL}, 0, {NULL}},
+    {"a_kernel_waits_for_a_reader", a_kernel_waits_for_a_reader, {NULL}, 0, {NULL}},
     {"graphs_are_looked_at", graphs_are_looked_at, {NULL}, 0, {NULL}},
     {"graphs_hold_what_they_were_given", graphs_hold_what_they_were_given, {NULL}, 0, {NULL}},
     {"edges_order_nodes", edges_order_nodes, {NULL}, 0, {NULL}},

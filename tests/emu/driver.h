@@ -32,10 +32,13 @@
 //                       "leaks 0", "violations 0"
 //   KOTARO_EMU_STRICT   set: a process with violations or leaks exits with EMU_STRICT_EXIT
 //
-// What it does not see: kernels that run at the same time in two streams, and races between a
-// kernel and a copy in another stream (copies and fills are compared with each other; for kernels
-// there is the random order only); a host address given to a kernel where a device address is
-// meant, as both are the same for pinned memory, as they are on Linux.
+// What copies and fills of different streams touch is compared, and checked kernels (KOTARO_EMU)
+// must keep off what a copy of another stream touches, when nothing orders the two.
+//
+// What it does not see: two kernels in different streams that touch the same memory, which run one
+// after the other, in random order; a copy that is submitted while an unordered kernel runs; a host
+// address given to a kernel where a device address is meant, as both are the same for pinned
+// memory, as they are on Linux.
 #ifndef EMU_DRIVER_H
 #define EMU_DRIVER_H
 

@@ -111,6 +111,10 @@ typedef struct emu_region {
 } emu_region;
 void emu_watch(const emu_region *regions, size_t n);
 
+// What copies of other streams touch that nothing orders with the next launches: kernels must not
+// touch what those write, nor write what they only read (`writable` false). Checked modules only.
+void emu_set_unordered(const emu_region *regions, size_t n);
+
 typedef struct emu_launch {
     const emu_module_table *module; // that has the kernel; already loaded, *state perhaps not set
     const emu_kernel *kernel;

@@ -56,6 +56,11 @@ static void access_global(uintptr_t at, size_t n, emu_kind kind, const void *pc)
     if (writes && !span->writable)
         emu_fail_at(pc, "%s %zu bytes of an input, at %zu of '%s'", verb(kind), n,
             (size_t)(at - span->memory->at), span->memory->what);
+    if (writes && emu_map_is_read_by_others(at, n))
+        emu_fail_at(pc,
+            "writes %zu bytes at %zu of '%s', where a copy of another stream reads, and no event "
+            "orders the two",
+            n, (size_t)(at - span->memory->at), span->memory->what);
     emu_race_global(span->memory, at, n, kind, pc);
     if (writes && emu_undo_on) emu_undo_save(span->memory, at, n);
 }

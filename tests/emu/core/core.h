@@ -163,6 +163,7 @@ typedef struct emu_span {
 
 // The span that holds all n bytes, or NULL.
 const emu_span *emu_map_find(uintptr_t at, size_t n);
+bool emu_map_is_read_by_others(uintptr_t at, size_t n); // emu_set_unordered
 // What is wrong with n bytes that emu_map_find did not find, for a message.
 void emu_map_explain(uintptr_t at, size_t n, char out[200]);
 void emu_map_forget_stamps(void); // stamps begin again at 0

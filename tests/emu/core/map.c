@@ -13,6 +13,8 @@ static emu_memory **memories; // by address
 static size_t n_memories, memory_room;
 static emu_region *regions; // watched, by address; n_regions 0: no watch
 static size_t n_regions;
+static emu_region *unordered; // with the launch, by address
+static size_t n_unordered;
 static emu_span *spans; // by address; made again when either changes
 static size_t n_spans, span_room;
 static bool is_stale = true;
@@ -96,15 +98,54 @@ void emu_watch(const emu_region *wanted, size_t n) {
     qsort(regions, n, sizeof *regions, compare_regions);
 }
 
+void emu_set_unordered(const emu_region *now, size_t n) {
+    if (n == n_unordered && (n == 0 || memcmp(now, unordered, n * sizeof *now) == 0)) return;
+    free(unordered);
+    unordered = NULL;
+    n_unordered = n;
+    is_stale = true;
+    if (n == 0) return;
+    unordered = need(malloc(n * sizeof *unordered));
+    memcpy(unordered, now, n * sizeof *unordered);
+}
+
+static const emu_region *find_unordered(uintptr_t at, size_t n, bool written) {
+    for (size_t i = 0; i < n_unordered; i++) {
+        const emu_region *r = &unordered[i];
+        if (r->writable == written && r->at < at + n && at < r->at + r->bytes) return r;
+    }
+    return NULL;
+}
+
+bool emu_map_is_read_by_others(uintptr_t at, size_t n) {
+    return n_unordered > 0 && find_unordered(at, n, false) != NULL;
+}
+
 // ---- what may be touched
 
-static void add_span(emu_memory *memory, uintptr_t at, uintptr_t end, bool writable) {
+static void add_whole(emu_memory *memory, uintptr_t at, uintptr_t end, bool writable) {
     if (at >= end) return;
     if (n_spans == span_room) {
         span_room = span_room * 2 + 64;
         spans = need(realloc(spans, span_room * sizeof *spans));
     }
     spans[n_spans++] = (emu_span){at, end, writable, memory};
+}
+
+// Without what others write.
+static void add_span(emu_memory *memory, uintptr_t at, uintptr_t end, bool writable) {
+    while (at < end) {
+        uintptr_t to = end, next = end; // [at, to) is free of them, [to, next) is not
+        for (size_t i = 0; i < n_unordered; i++) {
+            const emu_region *r = &unordered[i];
+            uintptr_t from = r->at > at ? r->at : at, behind = r->at + r->bytes;
+            if (!r->writable || behind <= at || from >= to) continue;
+            to = from;
+            next = behind;
+        }
+        add_whole(memory, at, to, writable);
+        at = next;
+    }
 }
 
 static void make_spans(void) {
@@ -153,7 +194,13 @@ void emu_map_explain(uintptr_t at, size_t n, char out[200]) {
     size_t place = first_behind(at + n - 1);
     const emu_memory *m = place == 0 ? NULL : memories[place - 1];
     const emu_span *s = span_before(at + n - 1);
-    if (m == NULL || at >= m->end + 4096)
+    const emu_region *other = find_unordered(at, n, true);
+    if (other != NULL && m != NULL && at >= m->at && at + n <= m->end)
+        (void)snprintf(out, 200,
+            "at %" PRIuPTR " of '%s', where a copy or fill of another stream writes, and no event "
+            "orders the two",
+            at - m->at, m->what);
+    else if (m == NULL || at >= m->end + 4096)
         (void)snprintf(out, 200, "no memory is there");
     else if (at + n > m->end)
         (void)snprintf(out, 200, "%" PRIuPTR " bytes behind the end of '%s' (%" PRIuPTR " bytes)",

@@ -22,6 +22,7 @@ enum {
 
 typedef struct past {
     uint64_t seq;
+    drv_clock clock;
     drv_access *accesses;
     int n;
     char name[96];
@@ -181,7 +182,7 @@ static void remember(const drv_work *work) {
     lane *l = &lanes[work->lane];
     past *p = &l->history[l->n_history++ % HISTORY];
     free(p->accesses);
-    *p = (past){.seq = work->seq, .n = work->n_accesses};
+    *p = (past){.seq = work->seq, .clock = work->clock, .n = work->n_accesses};
     p->accesses = drv_new((size_t)p->n * sizeof *p->accesses);
     memcpy(p->accesses, work->accesses, (size_t)p->n * sizeof *p->accesses);
     memcpy(p->name, work->name, sizeof p->name);
@@ -445,6 +446,28 @@ static void mark_event(const drv_work *work) {
         event->done_ns = drv_now_ns();
 }
 
+// Tells the emulator what copies and fills of other lanes touch that may be done at any moment.
+static void set_unordered(const drv_work *work) {
+    static emu_region *regions;
+    static size_t room;
+    size_t n = 0;
+    for (int i = 0; i < DRV_MAX_STREAMS; i++)
+        for (unsigned k = 0; i != work->lane && k < lanes[i].n_history && k < HISTORY; k++) {
+            const past *p = &lanes[i].history[k];
+            if (p->seq <= work->clock.at[i] || p->clock.at[work->lane] >= work->seq) continue;
+            for (int a = 0; a < p->n; a++) {
+                if (n == room) {
+                    room = room * 2 + 64;
+                    regions = realloc(regions, room * sizeof *regions);
+                    if (regions == NULL) abort();
+                }
+                const drv_access *access = &p->accesses[a];
+                regions[n++] = (emu_region){access->at, access->bytes, access->writes};
+            }
+        }
+    emu_set_unordered(regions, n);
+}
+
 // One piece. The lock is given up meanwhile.
 static void carry_out(drv_work *work) {
     bool ended = true;
@@ -455,6 +478,7 @@ static void carry_out(drv_work *work) {
     } else {
         uint64_t dice = drv_random();
         drv_memory_show();
+        set_unordered(work);
         running = true;
         (void)pthread_mutex_unlock(&drv.lock);
         if (work->kind == DRV_WORK_GRAPH)
