@@ -16,6 +16,7 @@ Environment: BUILD (build), KOTARO_EMU, KOTARO_EMU_SEED, KOTARO_EMU_ORDERS (see 
 """
 import argparse
 import concurrent.futures
+import functools
 import hashlib
 import os
 import random
@@ -45,7 +46,7 @@ class Source:
         self.text = (TREE / path).read_text()
         self.name = Path(path).name
         self.code = blank(self.text)
-        self.includes = set(re.findall(r'^#include "(\w+\.cuh)"', self.text, re.M))
+        self.macros = re.findall(r"^#define (\w+) ([^\n]*)", self.text, re.M)
 
     def line(self, at):
         return self.text.count("\n", 0, at) + 1
@@ -75,6 +76,7 @@ def pieces(source):
         names |= set(re.findall(r"(\w+)\s*\(", head)[-1:] if "(" in head else [])
         names |= set(re.findall(r"^    (KT_\w+)", part, re.M)) if head.startswith("enum") else set()
         names |= set(re.findall(r"(\w+) =", head))
+        names.discard("alignas")
         out.append((at, at + len(part), names))
         at += len(part) + 1
     return out
@@ -90,25 +92,21 @@ def ops_of(sources, path, at):
     while size < len(reached) + len(ops):
         size = len(reached) + len(ops)
         words = re.compile(r"\b(?:%s)\b" % "|".join(map(re.escape, sorted(reached)))) if reached else None
+        reached |= {name for s in sources.values() for name, value in s.macros if words and words.search(value)}
         for source, begin, end, names in parts:
             if words and words.search(source.code, begin, end):
                 if source.path.startswith("ops/"):
                     ops.add(source.path.split("/")[1])
                 else:
                     reached |= names
-    return sorted(op for op in ops if includes(sources, f"ops/{op}/{op}.cu", Path(path).name))
+    return sorted(op for op in ops if Path(path).name in included(f"ops/{op}/{op}.cu"))
 
 
-def includes(sources, path, header):
-    """Does a source include a header, itself or through others?"""
-    seen, todo = set(), {path}
-    while todo:
-        source = sources.get(todo.pop())
-        for name in source.includes if source else ():
-            if name not in seen:
-                seen.add(name)
-                todo.add(f"ptx/device/{name}")
-    return header in seen
+@functools.lru_cache(maxsize=None)
+def included(path):
+    """The headers that a source includes, itself or through others."""
+    names = set(re.findall(r'^#include "(\w+\.cuh)"', (TREE / path).read_text(), re.M))
+    return names.union(*(included(f"ptx/device/{name}") for name in names))
 
 
 # ---- bugs
