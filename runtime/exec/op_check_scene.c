@@ -3,6 +3,7 @@
 #include "runtime/exec/op_check_parts.h"
 
 #include "loader/resize.h"
+#include "runtime/base/f16.h"
 
 #include <limits.h>
 #include <math.h>
@@ -346,8 +347,8 @@ static void fill_rows_of(kt_check_data *data, int port, int64_t below) {
     for (int64_t i = 0; i < t->n; i++) {
         int64_t id = pick(data, 0, v - 1);
         if (below > 0 && coin(data, 2)) id = -pick(data, 1, below);
-        if (coin(data, 10))
-            id = coin(data, 2) ? v + pick(data, 0, 1000000) : -1 - below - pick(data, 0, 1000000);
+        int64_t off = coin(data, 2) ? pick(data, 0, 1000000) : 0; // often the very next
+        if (coin(data, 10)) id = coin(data, 2) ? v + off : -1 - below - off;
         ((int32_t *)t->at)[i] = (int32_t)id;
     }
 }
@@ -370,7 +371,8 @@ static void fill_permutation(kt_check_data *data, int port) {
     copy_ints(&data->ports[port], permutation(data, data->ports[port].n));
 }
 
-// Logits with ties, and now and then what a broken model makes.
+// Logits with ties, in some rows all so high or low that exp alone cannot be, and now and then what
+// a broken model makes.
 static void fill_logits(kt_check_data *data, int port) {
     static const float odd[] = {NAN, INFINITY, -INFINITY, 0, -0.0F};
     kt_check_tensor *t = &data->ports[port];
@@ -378,8 +380,9 @@ static void fill_logits(kt_check_data *data, int port) {
     float *at = t->at;
     for (int64_t row = 0; row + v <= t->n; row += v) {
         bool broken = coin(data, 3);
+        float shift = coin(data, 3) ? (coin(data, 2) ? 200.0F : -200.0F) : 0;
         for (int64_t i = row; i < row + v; i++) {
-            at[i] *= 4;
+            at[i] = at[i] * 4 + shift;
             if (coin(data, 8)) at[i] = at[pick(data, row, i)];
             if (broken && coin(data, 50)) at[i] = odd[pick(data, 0, 4)];
         }
@@ -403,6 +406,15 @@ static void fill_sampler(kt_check_data *data, int port) {
         at[i + 1] = (int32_t)pick(data, 0, FAR);
         at[i + 2] = coin(data, 4) ? 0 : 1;
     }
+}
+
+// Queries of some tests are so long that exp of their scores is no f32.
+static void fill_long(kt_check_data *data, int port) {
+    kt_check_tensor *t = &data->ports[port];
+    KT_ASSERT(t->dtype == KT_DTYPE_F16);
+    if (coin(data, 2)) return;
+    uint16_t *at = t->at;
+    for (int64_t i = 0; i < t->n; i++) at[i] = kt_f32_to_f16(64 * kt_f16_to_f32(at[i]));
 }
 
 static void fill_nothing(kt_check_data *data, int port) {
@@ -478,6 +490,7 @@ static const generator generators[] = {
     {"stops", NULL, fill_stops},               // token ids, padded with -1
     {"sampler", NULL, fill_sampler},           // state of rows: running, stopped, full
     {"logits", NULL, fill_logits},             // ties, NaN, infinities
+    {"long", NULL, fill_long},                 // f16; now and then 64 times as large
     {"bytes", NULL, fill_nothing},             // any bytes
     {"ggml", NULL, fill_ggml},                 // blocks of GGML's types, [.., bytes of a block]
     {"rows", dims_rows, fill_permutation},     // places of n rows in a layout
