@@ -59,9 +59,11 @@ static bool all_are(const void *at, size_t n, int value) {
 
 // A handle where another kind is meant.
 static kt_cu_stream as_stream(const void *handle) {
-    kt_cu_stream out;
-    memcpy(&out, &handle, sizeof out);
-    return out;
+    union {
+        const void *in;
+        kt_cu_stream out;
+    } turn = {.in = handle};
+    return turn.out;
 }
 
 // ---- handles and contexts
@@ -72,7 +74,7 @@ static void handles_are_checked(void) {
     kt_cu_event event = new_event(2);
     WRONG(D->cuStreamSynchronize(as_stream(event)), INVALID_HANDLE, "is a event, not a stream");
     WRONG(D->cuEventRecord(NULL, stream), INVALID_HANDLE, "NULL is no event");
-    WRONG(D->cuStreamQuery(as_stream(&event)), INVALID_HANDLE, "no handle");
+    WRONG(D->cuStreamQuery(as_stream("a text")), INVALID_HANDLE, "no handle");
     GOOD(D->cuStreamDestroy(stream));
     WRONG(D->cuStreamSynchronize(stream), INVALID_HANDLE, "exists no more");
     WRONG(D->cuStreamDestroy(stream), INVALID_HANDLE, "exists no more");

@@ -185,6 +185,7 @@ void drv_get_lost(kt_cu_result code, const char *why) {
 
 enum { FOUND = 0, NO_SYMBOL = 1, NO_VERSION = 2 };
 
+// NOLINTBEGIN(readability-identifier-naming): the driver's names
 __attribute__((visibility("default"))) kt_cu_result cuGetProcAddress_v2(
     const char *name, void **out, int version, uint64_t flags, int *status);
 kt_cu_result cuGetProcAddress_v2(
@@ -213,6 +214,8 @@ kt_cu_result cuDriverGetVersion(int *version) {
     *version = profile.driver;
     return KT_CU_SUCCESS;
 }
+
+// NOLINTEND(readability-identifier-naming)
 
 kt_cu_result drv_api_cuDriverGetVersion(int *version) {
     return cuDriverGetVersion(version);

@@ -15,6 +15,7 @@
 enum {
     PAGE = 4096,
     ALIGN = 256,
+    CHARGE_LEAST = 512,      // bytes that an allocation takes at least
     PIECE = 16 << 20,        // of the file of poison, mapped again and again
     HIDDEN_MOST = 256 << 20, // larger blocks are not hidden from the host: it would take too long
     GRANULE = 2 << 20,       // larger blocks take whole ones of the device's memory
@@ -195,7 +196,7 @@ static kt_cu_result alloc(kt_dptr *out, size_t bytes) {
         drv_violation("0 bytes");
         return DRV_INVALID_VALUE;
     }
-    uint64_t charge = bytes > GRANULE ? up(bytes, GRANULE) : up(bytes, 2 * ALIGN);
+    uint64_t charge = bytes > GRANULE ? up(bytes, GRANULE) : up(bytes, CHARGE_LEAST);
     if (bytes > (uint64_t)1 << 46 || charge > drv.profile.free - drv.counts.device_bytes)
         return KT_CU_OUT_OF_MEMORY;
     size_t inner = up(bytes, ALIGN), pages = up(inner, PAGE);

@@ -114,6 +114,7 @@ static bool has_options(unsigned n_jit, unsigned n) {
     return true;
 }
 
+// NOLINTBEGIN(readability-non-const-parameter,readability-function-size): the driver's type
 kt_cu_result drv_api_cuLibraryLoadData(kt_cu_library *out, const void *image, int *jit_options,
     void **jit_values, unsigned n_jit, int *options, void **values, unsigned n) {
     (void)jit_options;
@@ -122,6 +123,7 @@ kt_cu_result drv_api_cuLibraryLoadData(kt_cu_library *out, const void *image, in
     (void)values;
     DRV_DO(cuLibraryLoadData, 0, has_options(n_jit, n) ? DRV_INVALID_VALUE : load(out, image));
 }
+// NOLINTEND(readability-non-const-parameter,readability-function-size)
 
 typedef struct search {
     const drv_library *library;
