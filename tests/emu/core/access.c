@@ -33,7 +33,8 @@ static const char *verb(emu_kind kind) {
 static bool is_constant(uintptr_t at, size_t n, emu_kind kind) {
     struct dl_find_object found;
     if (kind == EMU_WRITE || kind == EMU_ATOMIC) return false;
-    if (_dl_find_object((void *)(uintptr_t)emu.launch->kernel->call, &found) != 0) return false;
+    if (_dl_find_object(emu_pointer((uintptr_t)emu.launch->kernel->call), &found) != 0)
+        return false;
     uintptr_t from = (uintptr_t)found.dlfo_map_start, end = (uintptr_t)found.dlfo_map_end;
     return at >= from && at < end && n <= end - at;
 }
@@ -50,7 +51,7 @@ static void access_global(uintptr_t at, size_t n, emu_kind kind, const void *pc)
         if (is_constant(at, n, kind)) return;
         char why[200];
         emu_map_explain(at, n, why);
-        emu_fail_at(pc, "%s %zu bytes at %p: %s", verb(kind), n, (void *)at, why);
+        emu_fail_at(pc, "%s %zu bytes at %p: %s", verb(kind), n, emu_pointer(at), why);
     }
     bool writes = kind == EMU_WRITE || kind == EMU_ATOMIC;
     if (writes && !span->writable)
@@ -111,23 +112,24 @@ void emu_load_shared_by_blocks(const void *at, size_t bytes, void *out) {
 
 // ---- what the compiler calls in checked modules (-fsanitize=thread)
 
-#pragma GCC diagnostic ignored "-Wmissing-prototypes"
-
 #define ON_STACK(at) ((uintptr_t)(at)-emu.stack < EMU_STACK_BYTES)
 
 #define ACCESS(name, n, kind)                                                                      \
-    void __tsan_##name(void *at) {                                                                 \
+    void emu_tsan_##name(void *at) __asm__("__tsan_" #name);                                       \
+    void emu_tsan_##name(void *at) {                                                               \
         if (ON_STACK(at) || !emu.running) return;                                                  \
         if ((n) > 1) emu_aligned(at, n, __builtin_return_address(0));                              \
         emu_access(at, n, kind, __builtin_return_address(0));                                      \
     }
 #define UNALIGNED(name, n, kind)                                                                   \
-    void __tsan_##name(void *at) {                                                                 \
+    void emu_tsan_##name(void *at) __asm__("__tsan_" #name);                                       \
+    void emu_tsan_##name(void *at) {                                                               \
         if (ON_STACK(at) || !emu.running) return;                                                  \
         emu_access(at, n, kind, __builtin_return_address(0));                                      \
     }
 #define RANGE(name, kind)                                                                          \
-    void __tsan_##name(void *at, size_t n) {                                                       \
+    void emu_tsan_##name(void *at, size_t n) __asm__("__tsan_" #name);                             \
+    void emu_tsan_##name(void *at, size_t n) {                                                     \
         if (ON_STACK(at) || !emu.running || n == 0) return;                                        \
         emu_access(at, n, kind, __builtin_return_address(0));                                      \
     }
@@ -163,11 +165,8 @@ UNALIGNED(unaligned_write16, 16, EMU_WRITE)
 RANGE(read_range, EMU_READ)
 RANGE(write_range, EMU_WRITE)
 
-void __tsan_init(void) {}
-void __tsan_func_entry(void *pc) {
-    (void)pc;
-}
-void __tsan_func_exit(void) {}
+void emu_tsan_init(void) __asm__("__tsan_init");
+void emu_tsan_init(void) {}
 
 // ---- and for misaligned ones (-fsanitize=alignment)
 
@@ -178,10 +177,12 @@ typedef struct misaligned {
     unsigned char log_alignment, check;
 } misaligned;
 
-void __ubsan_handle_type_mismatch_v1(const misaligned *what, uintptr_t at) {
+void emu_misaligned(const misaligned *what, uintptr_t at) __asm__(
+    "__ubsan_handle_type_mismatch_v1");
+void emu_misaligned(const misaligned *what, uintptr_t at) {
     if (!emu.running) return;
     size_t align = (size_t)1 << what->log_alignment;
     if (at == 0) emu_fail_at(__builtin_return_address(0), "touches address 0");
     emu_fail_at(__builtin_return_address(0), "misaligned: %p is no multiple of %zu bytes",
-        (void *)at, align);
+        emu_pointer(at), align);
 }

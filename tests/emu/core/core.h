@@ -12,13 +12,16 @@
 
 #include "tests/emu/emu.h"
 
+#include <string.h>
+
 #pragma GCC visibility push(hidden)
 
 enum {
     EMU_WARP = 32,
     EMU_MAX_THREADS = 1024,
     EMU_STACK_BYTES = 128 << 10,
-    EMU_MAX_SHARED = 256 << 10, // bytes of a block: more than any GPU has
+    EMU_MAX_SUB = (1 << 20) - 2, // of a stamp
+    EMU_MAX_SHARED = 256 << 10,  // bytes of a block: more than any GPU has
 };
 
 // ---- sched.c
@@ -130,6 +133,11 @@ typedef enum emu_kind {
 // returns. Unchecked modules: only what costs nothing.
 void emu_access(const void *at, size_t n, emu_kind kind, const void *pc);
 void emu_aligned(const void *at, size_t to, const void *pc);
+static inline void *emu_pointer(uintptr_t at) {
+    void *out;
+    memcpy(&out, &at, sizeof out);
+    return out;
+}
 
 // ---- shared.c
 
@@ -167,6 +175,9 @@ bool emu_map_is_read_by_others(uintptr_t at, size_t n); // emu_set_unordered
 // What is wrong with n bytes that emu_map_find did not find, for a message.
 void emu_map_explain(uintptr_t at, size_t n, char out[200]);
 void emu_map_forget_stamps(void); // stamps begin again at 0
+// For kernels in a process with the address sanitizer: what they may not touch is poisoned.
+void emu_map_poison(void);
+void emu_map_unpoison(void);
 // Lazily committed, zero; ends the program if there is none. Freed by emu_pages_close.
 void *emu_pages_open(size_t bytes);
 void emu_pages_close(void *pages, size_t bytes);

@@ -139,20 +139,20 @@ enum { N_CAUGHT = sizeof caught / sizeof caught[0] };
 static struct sigaction before[N_CAUGHT];
 static stack_t stack_before;
 
-void __asan_init(void) __attribute__((weak)); // reports such signals better
-
 static void on_signal(int number, siginfo_t *info, void *context) {
     if (emu.fibre == NULL) { // not the kernel's fault: as if nobody had caught it
         for (int i = 0; i < N_CAUGHT; i++) sigaction(caught[i], &before[i], NULL);
         return;
     }
     const ucontext_t *at = context;
-    const void *pc = (const void *)((uintptr_t)at->uc_mcontext.gregs[REG_RIP] + 1);
+    const void *pc = emu_pointer((uintptr_t)at->uc_mcontext.gregs[REG_RIP] + 1);
     uintptr_t address = (uintptr_t)info->si_addr;
     if (number == SIGFPE) emu_fail_at(pc, "divides an integer by 0");
     if (number == SIGILL) emu_fail_at(pc, "reaches code that cannot be (SIGILL)");
     if (address < emu.stack && emu.stack - address <= EMU_STACK_BYTES)
         emu_fail_at(pc, "needs more than the %d bytes of stack a thread has", EMU_STACK_BYTES);
+    if (number == SIGSEGV && info->si_code == SI_KERNEL)
+        emu_fail_at(pc, "touches an address that is misaligned for a vector, or no address at all");
     char why[200];
     emu_map_explain(address, 1, why);
     emu_fail_at(pc, "touches %p: %s", info->si_addr, why);
@@ -160,7 +160,6 @@ static void on_signal(int number, siginfo_t *info, void *context) {
 
 static void catch_signals(void) {
     static unsigned char stack[SIGNAL_STACK_BYTES];
-    if (__asan_init != NULL) return;
     stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
     sigaltstack(&own, &stack_before);
     struct sigaction action = {
@@ -169,7 +168,6 @@ static void catch_signals(void) {
 }
 
 static void release_signals(void) {
-    if (__asan_init != NULL) return;
     for (int i = 0; i < N_CAUGHT; i++) sigaction(caught[i], &before[i], NULL);
     stack_before.ss_flags &= ~SS_ONSTACK;
     sigaltstack(&stack_before, NULL);
@@ -260,9 +258,11 @@ bool emu_run(const emu_launch *launch, const char **why) {
     n_launches++;
     emu.counts.launches++;
     catch_signals();
+    emu_map_poison();
     emu.running = true;
     run_all();
     emu.running = false;
+    emu_map_unpoison();
     release_signals();
     if (failure.is_set) *why = whole_message();
     emu.launch = NULL;

@@ -1,5 +1,6 @@
 // Memory that kernels may touch: the ranges that the driver maps, narrowed while emu_watch is on.
 #include "tests/emu/core/core.h"
+#include "tests/emu/core/sanitizer.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -222,4 +223,19 @@ void emu_map_forget_stamps(void) {
         emu_race_free(memories[i]);
         emu_undo_free(memories[i]);
     }
+}
+
+void emu_map_poison(void) {
+    if (emu_asan_poison == NULL || n_regions == 0) return;
+    if (is_stale) make_spans();
+    for (size_t i = 0; i < n_memories; i++)
+        emu_asan_poison(emu_pointer(memories[i]->at), memories[i]->end - memories[i]->at);
+    for (size_t i = 0; i < n_spans; i++)
+        emu_asan_unpoison(emu_pointer(spans[i].at), spans[i].end - spans[i].at);
+}
+
+void emu_map_unpoison(void) {
+    if (emu_asan_unpoison == NULL || n_regions == 0) return;
+    for (size_t i = 0; i < n_memories; i++)
+        emu_asan_unpoison(emu_pointer(memories[i]->at), memories[i]->end - memories[i]->at);
 }

@@ -6,7 +6,6 @@
 #include <string.h>
 
 typedef double row8 __attribute__((vector_size(64)));
-__extension__ typedef _Float16 half;
 
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -23,15 +22,25 @@ static void to_floats(float *out, const uint16_t *bits, int n) { // n: a multipl
 }
 #else
 static float to_float(uint16_t bits) {
-    half h;
-    memcpy(&h, &bits, sizeof h);
-    return (float)h;
+    uint32_t sign = (uint32_t)bits >> 15 << 31, exponent = bits >> 10 & 31, rest = bits & 1023;
+    if (exponent == 0) return (sign != 0 ? -1.0f : 1.0f) * (float)rest / 16777216.0f;
+    uint32_t out = sign | (exponent == 31 ? 255 : exponent + 112) << 23 | rest << 13;
+    float v;
+    memcpy(&v, &out, sizeof v);
+    return v;
 }
 static uint32_t to_half(float v) {
-    half h = (half)v;
-    uint16_t bits;
-    memcpy(&bits, &h, sizeof bits);
-    return bits;
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    if (rest > 0x7f800000) return sign | 0x7e00;
+    if (rest >= 0x477ff000) return sign | 0x7c00;                  // 65520
+    int shift = rest >= 0x38800000 ? 13 : 126 - (int)(rest >> 23); // bits that are lost
+    if (shift > 24) return sign;
+    uint32_t from = shift == 13 ? rest - 0x38000000 : (rest & 0x7fffff) | 0x800000;
+    uint32_t half = UINT32_C(1) << (shift - 1), lost = from & (2 * half - 1);
+    uint32_t out = from >> shift;
+    return sign | (out + (lost > half || (lost == half && (out & 1) != 0)));
 }
 static void to_floats(float *out, const uint16_t *bits, int n) {
     for (int i = 0; i < n; i++) out[i] = to_float(bits[i]);

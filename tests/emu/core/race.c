@@ -98,6 +98,8 @@ void emu_race_launch(void) {
 void emu_fence(void) {
     emu_fibre *me = emu.fibre;
     me->fence = emu.stamp;
+    if (me->sub >= EMU_MAX_SUB)
+        emu_fail("more than %d fences between two barriers of the block", EMU_MAX_SUB);
     me->sub++;
     emu_stamp_now();
     fenced = true;
@@ -261,24 +263,36 @@ static inline bool is_split(emu_cell *c, emu_stamp first) {
     return false;
 }
 
-// Cells of n bytes from `offset` on. `*at`: where the verdict is not FINE.
-static inline verdict touch_all(emu_cell *cells, emu_cell *byte_cells, size_t offset, size_t n,
-    emu_stamp first, emu_kind kind, bool shared, emu_stamp *what, size_t *at) {
+// Cells of memory, and what is wrong with an access to them.
+typedef struct cells {
+    emu_cell *words, *bytes;
+    emu_stamp first; // older ones are nobody's
+    bool shared;
+    emu_stamp what; // the earlier access, and where
+    size_t at;
+} cells;
+
+// The word's cell is given to each of its bytes.
+static void split_cell(cells *all, size_t word) {
+    emu_cell *c = &all->words[word];
+    for (size_t i = 0; i < 4; i++) all->bytes[word * 4 + i] = *c;
+    *c = (emu_cell){(emu_stamp)emu.epoch << EPOCH | SPLIT, 0};
+}
+
+static inline verdict touch_all(cells *all, size_t offset, size_t n, emu_kind kind) {
     for (size_t i = offset; i < offset + n;) {
-        emu_cell *c = &cells[i / 4];
-        bool split = is_split(c, first);
-        bool whole = i % 4 == 0 && offset + n - i >= 4;
-        if (!split && !whole) {
-            for (size_t j = 0; j < 4; j++) byte_cells[i / 4 * 4 + j] = *c;
-            *c = (emu_cell){(emu_stamp)emu.epoch << EPOCH | SPLIT, 0};
+        emu_cell *c = &all->words[i / 4];
+        bool split = is_split(c, all->first);
+        if (!split && (i % 4 != 0 || offset + n - i < 4)) {
+            split_cell(all, i / 4);
             split = true;
         }
-        if (split) c = &byte_cells[i];
-        emu_cell was = *c;
-        verdict v = touch(c, first, kind, shared);
+        if (split) c = &all->bytes[i];
+        const emu_cell was = *c;
+        verdict v = touch(c, all->first, kind, all->shared);
         if (v != FINE) {
-            *what = v == AFTER_READ ? was.read : was.write;
-            *at = i;
+            all->what = v == AFTER_READ ? was.read : was.write;
+            all->at = i;
             return v;
         }
         i += split ? 1 : 4;
@@ -367,16 +381,14 @@ void emu_race_shared(size_t offset, size_t n, emu_kind kind, const void *pc) {
         shared_cells = emu_pages_open((emu_shared_area() / 4 + 1) * sizeof *shared_cells);
         shared_byte_cells = emu_pages_open((emu_shared_area() + 4) * sizeof *shared_cells);
     }
-    emu_stamp what = 0, first = (emu_stamp)emu.block_epoch << EPOCH;
-    size_t at = 0;
-    verdict v =
-        touch_all(shared_cells, shared_byte_cells, offset, n, first, kind, true, &what, &at);
+    cells all = {shared_cells, shared_byte_cells, (emu_stamp)emu.block_epoch << EPOCH, true, 0, 0};
+    verdict v = touch_all(&all, offset, n, kind);
     if (v == FINE) return;
     char where[64];
     size_t start, bytes;
-    emu_shared_array(at, &start, &bytes);
+    emu_shared_array(all.at, &start, &bytes);
     (void)snprintf(where, sizeof where, "shared memory (an array of %zu)", bytes);
-    fail_race(v, what, kind, where, at - start, pc);
+    fail_race(v, all.what, kind, where, all.at - start, pc);
 }
 
 // ---- global memory
@@ -397,10 +409,9 @@ void emu_race_global(
         memory->cells = emu_pages_open(n_bytes(memory) / 4 * sizeof(emu_cell));
         memory->byte_cells = emu_pages_open(n_bytes(memory) * sizeof(emu_cell));
     }
-    emu_stamp what = 0, first = (emu_stamp)emu.launch_epoch << EPOCH;
+    cells all = {
+        memory->cells, memory->byte_cells, (emu_stamp)emu.launch_epoch << EPOCH, false, 0, 0};
     uintptr_t base = memory->at & ~(uintptr_t)15;
-    size_t at = 0;
-    verdict v = touch_all(
-        memory->cells, memory->byte_cells, address - base, n, first, kind, false, &what, &at);
-    if (v != FINE) fail_race(v, what, kind, memory->what, at - (memory->at - base), pc);
+    verdict v = touch_all(&all, address - base, n, kind);
+    if (v != FINE) fail_race(v, all.what, kind, memory->what, all.at - (memory->at - base), pc);
 }

@@ -6,6 +6,7 @@
 // blocks forward, backward or shuffled; warps as far as they go, or interrupted at collectives. The
 // seed 0 has everything forward.
 #include "tests/emu/core/core.h"
+#include "tests/emu/core/sanitizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,12 +33,6 @@ static uint32_t until_interrupt; // collectives
 static uint64_t block_factor, block_offset;
 
 // ---- AddressSanitizer, where it is
-
-void __sanitizer_start_switch_fiber(void **fake, const void *bottom, size_t size)
-    __attribute__((weak));
-void __sanitizer_finish_switch_fiber(void *fake, const void **bottom, size_t *size)
-    __attribute__((weak));
-void __asan_unpoison_memory_region(const volatile void *at, size_t n) __attribute__((weak));
 
 static const void *loop_stack; // its lowest byte
 static size_t loop_stack_bytes;
@@ -87,17 +82,20 @@ static void enter(emu_fibre *to) {
     emu.counts.switches++;
 }
 
+static void tell_switch(const emu_fibre *to, void **fake) {
+    if (to != NULL)
+        emu_asan_switch(fake, to->stack, EMU_STACK_BYTES);
+    else
+        emu_asan_switch(fake, loop_stack, loop_stack_bytes);
+}
+
 // From a stack that `top` keeps to a fibre; NULL: the loop.
 static void go(void **top, emu_fibre *to) {
     void *fake = NULL;
-    bool told = __sanitizer_start_switch_fiber != NULL;
-    if (told && to != NULL)
-        __sanitizer_start_switch_fiber(&fake, to->stack, EMU_STACK_BYTES);
-    else if (told)
-        __sanitizer_start_switch_fiber(&fake, loop_stack, loop_stack_bytes);
+    if (emu_asan_switch != NULL) tell_switch(to, &fake);
     if (to != NULL) enter(to);
     emu_switch(top, to != NULL ? to->top : loop_top);
-    if (told) __sanitizer_finish_switch_fiber(fake, NULL, NULL);
+    if (emu_asan_switched != NULL) emu_asan_switched(fake, NULL, NULL);
 }
 
 // The lane that comes after a place of the order.
@@ -127,8 +125,7 @@ void emu_stop(void) {
 
 // Where a fibre begins.
 static void begin(void) {
-    if (__sanitizer_finish_switch_fiber != NULL)
-        __sanitizer_finish_switch_fiber(NULL, &loop_stack, &loop_stack_bytes);
+    if (emu_asan_switched != NULL) emu_asan_switched(NULL, &loop_stack, &loop_stack_bytes);
     emu.launch->kernel->call(emu.launch->params);
     emu_fibre *me = emu.fibre;
     emu_copies_check_exit(me);
@@ -221,15 +218,14 @@ static void prepare(emu_fibre *fibre) {
     fibre->sub = 0;
     fibre->fence = 0;
     emu_copies_clear(fibre);
-    if (__asan_unpoison_memory_region != NULL)
-        __asan_unpoison_memory_region(fibre->stack, EMU_STACK_BYTES);
+    if (emu_asan_unpoison != NULL) emu_asan_unpoison(fibre->stack, EMU_STACK_BYTES);
 }
 
 static void prepare_block(void) {
     n_exited = n_at_barrier = 0;
     for (uint32_t i = 0; i < emu.n_warps; i++) {
         emu_warp *warp = &warps[i];
-        uint32_t order[EMU_WARP];
+        uint32_t order[EMU_WARP] = {0};
         warp->n = emu.n_threads - i * EMU_WARP < EMU_WARP ? emu.n_threads - i * EMU_WARP : EMU_WARP;
         shuffle(order, warp->n, lane_policy);
         for (uint32_t j = 0; j < warp->n; j++) {
@@ -247,7 +243,7 @@ static void prepare_block(void) {
 
 // A warp that cannot go on, with lanes in a collective.
 static void note_divergence(emu_warp *warp) {
-    emu_fibre *waits = NULL, *other = NULL;
+    emu_fibre *waits = warp->order[0], *other = NULL;
     for (uint32_t i = 0; i < warp->n; i++) {
         if (warp->order[i]->wait == EMU_AT_COLLECTIVE) waits = warp->order[i];
         if (warp->order[i]->wait != EMU_AT_COLLECTIVE) other = warp->order[i];
@@ -292,7 +288,7 @@ static void open_barrier(void) {
 
 void emu_block_run(void) {
     prepare_block();
-    uint32_t order[EMU_MAX_THREADS / EMU_WARP];
+    uint32_t order[EMU_MAX_THREADS / EMU_WARP] = {0};
     shuffle(order, emu.n_warps, warp_policy);
     while (n_exited < emu.n_threads && !emu_failed()) {
         bool ran = false;

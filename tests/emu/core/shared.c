@@ -1,6 +1,7 @@
 // A block's shared memory: the dynamic array, then static ones as they are met, each of its exact
 // size with forbidden bytes around it, in an area between forbidden pages. Blocks find poison.
 #include "tests/emu/core/core.h"
+#include "tests/emu/core/sanitizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,17 +22,13 @@ static int n_arrays;
 static size_t used; // bytes of the area
 static int last;    // the array that was found last
 
-void __asan_poison_memory_region(const volatile void *at, size_t n) __attribute__((weak));
-void __asan_unpoison_memory_region(const volatile void *at, size_t n) __attribute__((weak));
-
 static void forbid(size_t from, size_t to) {
     memset(area + from, GUARD, to - from);
-    if (__asan_poison_memory_region != NULL) __asan_poison_memory_region(area + from, to - from);
+    if (emu_asan_poison != NULL) emu_asan_poison(area + from, to - from);
 }
 
 static void unforbid(size_t from, size_t to) {
-    if (__asan_unpoison_memory_region != NULL)
-        __asan_unpoison_memory_region(area + from, to - from);
+    if (emu_asan_unpoison != NULL) emu_asan_unpoison(area + from, to - from);
 }
 
 // An array behind the others, aligned to `align` and no more.
@@ -49,7 +46,7 @@ static array *add(const void *key, size_t bytes, size_t align) {
 
 void emu_shared_open(void) {
     if (area != NULL) return;
-    size_t bytes = (AREA + PAGE - 1) / PAGE * PAGE;
+    size_t bytes = ((size_t)AREA + PAGE - 1) / PAGE * PAGE;
     unsigned char *at = mmap(NULL, bytes + 2 * (size_t)PAGE, PROT_READ | PROT_WRITE,
         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED || mprotect(at, PAGE, PROT_NONE) != 0 ||

@@ -52,7 +52,7 @@ void emu_undo_save(emu_memory *memory, uintptr_t at, size_t n) {
         }
         uintptr_t start = memory->at + i * PAGE;
         size_t bytes = memory->end - start < PAGE ? memory->end - start : PAGE;
-        unsigned char *from = (unsigned char *)start;
+        unsigned char *from = emu_pointer(start);
         pages[n_pages++] = (page){memory, from, bytes, copy_of(from, bytes), NULL};
     }
 }

@@ -12,8 +12,10 @@ void emu_sync_warp(const char *file, int line) {
     if (emu_collect("sync_warp", file, line)) {
         // Orders memory: all that the lanes did before is below the new base.
         uint32_t most = 0;
-        const emu_fibre *first = &emu.fibres[emu.fibre->index / EMU_WARP * EMU_WARP];
+        const emu_fibre *first = &emu.fibres[(size_t)emu.fibre->index / EMU_WARP * EMU_WARP];
         for (int i = 0; i < EMU_WARP; i++) most = first[i].sub > most ? first[i].sub : most;
+        if (most >= EMU_MAX_SUB)
+            emu_fail("more than %d barriers of a warp between two of its block", EMU_MAX_SUB);
         warp->base = most + 1;
         emu.fibre->sub = warp->base;
         emu_stamp_now();
@@ -80,7 +82,7 @@ static void move_matrices(emu_warp *warp, bool transposed) {
     for (int l = 0; l < EMU_WARP; l++) memcpy(rows[l], warp->in.row[l], sizeof rows[l]);
     for (int l = 0; l < EMU_WARP; l++) {
         for (int i = 0; i < 4; i++) {
-            const uint16_t(*m)[8] = (const uint16_t(*)[8])rows + 8 * i;
+            const uint16_t(*m)[8] = (const uint16_t(*)[8])rows + (size_t)8 * (size_t)i;
             int r = l / 4, c = l % 4 * 2;
             uint32_t low = transposed ? m[c][r] : m[r][c];
             uint32_t high = transposed ? m[c + 1][r] : m[r][c + 1];
