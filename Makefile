@@ -2,7 +2,8 @@
 #
 #   make            build/kotaro and build/kotaro-run: one program under two names
 #   make run        an analysis of examples/scene.jpg
-#   make test       all tests that need no GPU       make test-gpu   those that need one
+#   make test       all tests that need no GPU; the kernels run in an emulator
+#   make test-all   the same with every size of every op       make test-gpu   on a GPU
 #   make smollm2    fetches a small text model (98 MB) and asks it five questions
 #   make eval-tiny  asks the shipped model about N (40) fresh pictures a set; fails below a floor
 #   make bench-load MODEL=DIR [RUNS=5]   process start to ready, in parts, against this machine's ceilings
@@ -68,7 +69,7 @@ NOT_WITH_SAN := $(if $(SAN),$B/tests/test_kernels)
 
 # ---- the program
 
-.PHONY: all emu lib tests run test stress test-gpu test-san mutate bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc resources clean FORCE
+.PHONY: all emu lib tests run test test-all stress test-gpu test-san mutate bench-load eval-tiny smollm2 fuzz fuzz-all lint fmt dist nvrtc resources clean FORCE
 all: $B/kotaro-run
 lib: $B/libkotaro.a
 tests: $(TEST_PROGRAMS) $(GPU_PROGRAMS)
@@ -176,9 +177,14 @@ $B/setup-test: tools/setup.sh | $B/setup
 run: all
 	$B/kotaro-run pipelines/full.yaml examples/scene.jpg
 
-test: all $B/fabricate $(TEST_PROGRAMS) $(PLAIN_FUZZ) $(STRESS)
+# What a GPU runs, over the stand-ins; of the op tests a sample of the sizes that have to be compiled, in test-all each.
+EMU_TESTS := $B/tests/gpu_ops:1/2 $B/tests/gpu_ops:2/2 $B/tests/gpu_runtime $(wildcard tests/emu/*.sh) \
+    $(filter-out %/run.sh,$(wildcard tests/gpu/*.sh))
+test: export KOTARO_QUICK := 1
+test test-all: all $B/fabricate $(TEST_PROGRAMS) $(GPU_PROGRAMS) $(PLAIN_FUZZ) $(EMU) $(STRESS)
 	@tools/fetch_nvrtc.sh --pinned || tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
-	@BUILD=$B $(if $(SAN),TEST_SECONDS=$${TEST_SECONDS:-3600}) tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh)
+	@BUILD=$B $(if $(SAN),KOTARO_EMU=asan) TEST_SECONDS=$${TEST_SECONDS:-$(if $(SAN)$(filter test-all,$@),7200,900)} \
+	    tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh) --emu $(EMU_TESTS) $(if $(filter test-all,$@),$B/tests/gpu_pixels)
 
 test-gpu: all $(GPU_PROGRAMS) $B/tests/test_text
 	@BUILD=$B tests/run.sh --gpu $(GPU_PROGRAMS) $(wildcard tests/gpu/*.sh)
