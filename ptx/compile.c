@@ -335,11 +335,17 @@ static kt_status compile_records(
     w.mutex = kt_os_mutex_create();
     kt_os_thread *threads[MAX_THREADS];
     // Also for one: the compiler wants more stack than a main thread may have.
-    for (int i = 0; i < n_threads; i++)
+    int n_started = 0;
+    for (int i = 0; i < n_threads; i++) {
         threads[i] = kt_os_thread_start(work_on, &w, KT_NVRTC_STACK);
+        n_started += threads[i] != NULL;
+    }
     for (int i = 0; i < n_threads; i++) kt_os_thread_join(threads[i]);
     kt_os_mutex_free(w.mutex);
-    return KT_OK;
+    if (n_started > 0) return KT_OK;
+    return KT_FAIL(err, KT_ECOMPILE,
+        "'%s' cannot be compiled: the system starts no thread with a stack of %d MB",
+        records[0]->request->name, KT_NVRTC_STACK >> 20);
 }
 
 // ---- the function
