@@ -29,7 +29,7 @@
 //   KOTARO_EMU_SEED     of the order of work; KOTARO_EMU_ORDERS as emu_options.orders
 //   KOTARO_EMU_REPORT   a file to which each process adds its counts at its end, a line each:
 //                       "process PID NAME", "calls.cuMemAlloc 3", "graph_launches 127", ...,
-//                       "leaks 0", "violations 0"
+//                       "leaks 0", "violations 0"; "fired NAME" of a call that was made to fail
 //   KOTARO_EMU_STRICT   set: a process with violations or leaks exits with EMU_STRICT_EXIT
 //
 // What copies and fills of different streams touch is compared, and checked kernels (KOTARO_EMU)

@@ -135,6 +135,8 @@ static int usual_code(drv_call call, unsigned flags) {
 
 static kt_cu_result inject(drv_call call, unsigned flags) {
     kt_cu_result code = KT_CU_SUCCESS;
+    drv.calls_that_can_fail += (flags & DRV_ASKS) == 0;
+    drv.allocations += (flags & DRV_ALLOCATES) != 0;
     for (int i = 0; i < n_failures; i++) {
         failure *one = &failures[i];
         bool counts = one->kind == OF_NAME   ? one->call == (int)call
@@ -142,6 +144,7 @@ static kt_cu_result inject(drv_call call, unsigned flags) {
                                              : (flags & DRV_ALLOCATES) != 0;
         if (!counts || one->left == 0 || --one->left > 0) continue;
         drv.counts.failures_fired++;
+        drv.fired = drv_call_names[call];
         code = one->code > 0 ? one->code
                : one->sticky ? DRV_LAUNCH_FAILED
                              : usual_code(call, flags);
@@ -154,6 +157,10 @@ static kt_cu_result inject(drv_call call, unsigned flags) {
 
 kt_cu_result drv_enter(drv_call call, unsigned flags) {
     (void)pthread_mutex_lock(&drv.lock);
+    if (drv.pid == 0) { // also where cuInit is made to fail
+        drv.pid = (int)getpid();
+        (void)atexit(drv_report_at_exit);
+    }
     drv_call_name = drv_call_names[call];
     drv.calls[call]++;
     drv.counts.calls++;
@@ -235,9 +242,7 @@ static kt_cu_result start(void) {
     random_state = number_of("KOTARO_EMU_SEED", 1);
     const emu_options options = {random_state, (int)number_of("KOTARO_EMU_ORDERS", 1)};
     emu_configure(&options);
-    drv.pid = (int)getpid();
     drv.initialised = true;
-    (void)atexit(drv_report_at_exit);
     return KT_CU_SUCCESS;
 }
 

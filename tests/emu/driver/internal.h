@@ -350,6 +350,8 @@ typedef struct drv_all {
     emu_driver_counts counts;
     uint64_t calls[DRV_N_CALLS];
     uint64_t graph_changes;
+    uint64_t calls_that_can_fail, allocations; // what KOTARO_EMU_FAIL counts
+    const char *fired;                         // the last call that it made fail; NULL: none
 } drv_all;
 extern drv_all drv;
 extern _Thread_local const char *drv_call_name; // that this thread is in

@@ -112,6 +112,8 @@ static void write_report(FILE *out) {
         uint64_t value;
     } rows[] = {
         {"calls", c->calls},
+        {"calls_that_can_fail", drv.calls_that_can_fail},
+        {"allocations", drv.allocations},
         {"kernel_launches", c->kernel_launches},
         {"graph_launches", c->graph_launches},
         {"copies", c->copies},
@@ -128,6 +130,7 @@ static void write_report(FILE *out) {
         {"violations", c->violations},
     };
     emu_counts core = emu_get_counts();
+    if (drv.fired != NULL) (void)fprintf(out, "fired %s\n", drv.fired);
     (void)fprintf(out, "process %d %s\n", drv.pid, program_invocation_short_name);
     for (int i = 0; i < DRV_N_CALLS; i++)
         if (drv.calls[i] > 0)
