@@ -39,9 +39,29 @@ walk() {
     echo "${line:-not ok - $1}" | sed "s/ok - /ok $n - /"
 }
 
+# The stand-ins for driver and NVRTC from here on.
+emulate() {
+    mkdir -p "$tmp/store"
+    export LD_LIBRARY_PATH="$BUILD/emu" KOTARO_NVRTC="$BUILD/emu" KOTARO_EMU_CXX="$PWD/tests/stress/cxx.sh"
+    export STRESS_CXX_STORE="$tmp/store" KOTARO_CACHE_DIR="$tmp/cache"
+}
+
+# warm NAME FAULT COMMAND...: over the stand-ins, all kernels in the cache; cold: none.
+warm() {
+    name=$1 fault=$2
+    shift 2
+    walk "$name" "$fault" --answer "$tmp/answer" --work "$tmp/work" --jobs "$jobs" --whole "$tmp/whole" --cache "$tmp/whole" -- \
+        "$@" --device cuda
+}
+cold() {
+    name=$1 fault=$2
+    shift 2
+    walk "$name" "$fault" --answer "$tmp/answer" --work "$tmp/work" --jobs "$jobs" --whole "$tmp/whole" -- "$@" --device cuda
+}
+
 three() {
     make_home
-    set -- "$BUILD/kotaro" run "$home/pipelines/three.yaml" -p 3 --quiet
+    set -- "$BUILD/kotaro" run "$home/pipelines/three.yaml" -p '1 2 3' --quiet
     # Token i is followed by 5 i + 1 modulo 64, and 22 ends an answer.
     echo '16 17' >"$tmp/answer"
     for kind in error sticky short end; do
@@ -52,6 +72,27 @@ three() {
         walk "files of a dump, $kind" "KOTARO_FAIL=$kind:@" --answer "$tmp/answer" --work "$tmp/work" -- "$@" --device cpu \
             --dump "$tmp/dump"
     done
+    # The same over the stand-ins (tests/emu/emu.h), whose compiler compiles nothing twice here.
+    emulate
+    "$@" --device cuda >"$tmp/out" 2>"$tmp/err" && cmp -s "$tmp/out" "$tmp/answer"
+    result $? 'the run over the stand-ins'
+    mv "$tmp/cache" "$tmp/whole"
+    export KOTARO_FAIL_IN=cubin # the cache's folder
+    for kind in error sticky short; do
+        cold "files of an empty cache, $kind" "KOTARO_FAIL=$kind:@" "$@"
+    done
+    unset KOTARO_FAIL_IN
+    cold 'NVRTC' 'KOTARO_EMU_FAIL=nvrtc:@' "$@"
+    for kind in error short end; do
+        warm "files, all in the cache, $kind" "KOTARO_FAIL=$kind:@" "$@"
+    done
+    for fault in alloc:@ alloc:@:sticky call:@ call:@:sticky; do
+        warm "driver, $fault" "KOTARO_EMU_FAIL=$fault" "$@"
+    done
+    for call in cuEventQuery cuMemGetInfo; do # queries are not among "call"
+        warm "driver, $call:@:719:sticky" "KOTARO_EMU_FAIL=$call:@:719:sticky" "$@"
+    done
+
     # The loop itself must be able to fail.
     echo '16 18' >"$tmp/wrong"
     "$loop" wrong 'KOTARO_FAIL=short:@' --answer "$tmp/wrong" --work "$tmp/work" -- "$@" --device cpu >"$tmp/out" 2>"$tmp/err"

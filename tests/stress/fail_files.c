@@ -9,7 +9,8 @@
 //   short   of the reads and writes alone: it moves half of what was asked for
 //   end     of the reads alone: the file ends there
 // KOTARO_FAIL_REPORT names a file, which gets a line "fired FUNCTION REASON PATH" for each such
-// call and "calls COUNT" at the end. Children of the program run without any of this.
+// call and "calls COUNT" at the end. KOTARO_FAIL_IN=TEXT: only calls on paths with that in them
+// count. Children of the program run without any of this.
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -40,7 +41,7 @@ static mode chosen;
 static long chosen_n;
 static atomic_long n_calls;
 static const char *_Atomic sticky; // the function that fails for good
-static char report[MAX_PATH];
+static char report[MAX_PATH], inside[MAX_PATH];
 static char paths[MAX_FILES][MAX_PATH]; // by descriptor
 
 // ---- what is counted
@@ -66,6 +67,8 @@ __attribute__((constructor)) static void begin(void) {
     if (chosen == OFF) return;
     chosen_n = atol(colon + 1);
     if (file != NULL) (void)snprintf(report, sizeof report, "%s", file);
+    const char *only = getenv("KOTARO_FAIL_IN");
+    if (only != NULL) (void)snprintf(inside, sizeof inside, "%s", only);
     unsetenv("KOTARO_FAIL");
     unsetenv("KOTARO_FAIL_REPORT");
     unsetenv("LD_PRELOAD");
@@ -96,7 +99,7 @@ static bool counts(const void *caller, mode m) {
 
 // Does this call fail? Then errno is `reason`.
 static bool fails(const void *caller, mode m, const char *function, const char *path, int reason) {
-    if (!counts(caller, m)) return false;
+    if (!counts(caller, m) || strstr(path, inside) == NULL) return false;
     const char *broken = atomic_load(&sticky);
     bool now = atomic_fetch_add(&n_calls, 1) + 1 == chosen_n;
     if (now && chosen == STICKY) atomic_store(&sticky, function);
@@ -313,8 +316,12 @@ void *mmap(void *at, size_t n, int rights, int flags, int fd, off_t from) {
 }
 
 void *dlopen(const char *path, int flags) {
-    // Another name, so that dlerror has something to say.
-    if (path != NULL && FAILS("dlopen", path, EIO)) path = "/nonexistent/library";
+    // A place where nothing is, so that dlerror has something to say.
+    char nowhere[MAX_PATH + 16];
+    if (path != NULL && FAILS("dlopen", path, EIO)) {
+        (void)snprintf(nowhere, sizeof nowhere, "/nowhere/%s", path);
+        path = nowhere;
+    }
     return NEXT(dlopen)(path, flags);
 }
 

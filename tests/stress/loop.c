@@ -255,10 +255,17 @@ static int count_errors(const char *text) {
     return n == 0 ? sums + sums : n; // nothing to sum up
 }
 
+// The line that begins with `lead`; NULL: none.
+static const char *find_line(const char *text, const char *lead) {
+    for (const char *at = strstr(text, lead); at != NULL; at = strstr(at + 1, lead))
+        if (at == text || at[-1] == '\n') return at;
+    return NULL;
+}
+
 // The second, third ... word of the line that begins with `lead`; the last one runs to its end.
 static bool find_word(const char *text, const char *lead, int index, bool last, char out[256]) {
     out[0] = 0;
-    const char *at = strstr(text, lead);
+    const char *at = find_line(text, lead);
     for (int i = 0; at != NULL && i < index; i++) {
         at = strpbrk(at, " \n");
         if (at == NULL || *at == '\n') return false;
@@ -276,13 +283,13 @@ static const char *report_of(const worker *w, const outcome *run) {
 }
 
 static bool fired(const worker *w, const outcome *run) {
-    return strstr(report_of(w, run), "fired ") != NULL;
+    return find_line(report_of(w, run), "fired ") != NULL;
 }
 
 // What the message has to name: the file, or the call; where several failed, one of them.
 static void check_names(worker *w, const outcome *run) {
     const char *report = report_of(w, run);
-    for (const char *at = report; (at = strstr(at, "fired ")) != NULL; at++) {
+    for (const char *at = report; (at = find_line(at, "fired ")) != NULL; at += 6) {
         char word[256];
         const char *name = word;
         (void)find_word(at, "fired ", of_files(w->o) ? 3 : 1, of_files(w->o), word);
@@ -295,6 +302,8 @@ static void check_names(worker *w, const outcome *run) {
         "the GPU has no room for '", "the system does not pin ", "NVRTC"};
     for (size_t i = 0; !of_files(w->o) && i < sizeof as_good / sizeof as_good[0]; i++)
         if (strstr(run->err, as_good[i]) != NULL) return;
+    // A lost device is told by the first call whose result counts.
+    if (strstr(w->o->fault, "sticky") != NULL && strstr(run->err, ", code 719)") != NULL) return;
     char what[256];
     (void)find_word(report, "fired ", 0, true, what);
     complain(w, "'%s', and the message does not name it: %.300s", what, run->err);
@@ -398,7 +407,8 @@ static void check_stand_in(worker *w, const outcome *run) {
         const char *at = strstr(run->emu, none[i]);
         if (at == NULL || at[strlen(none[i])] == '0') continue;
         const char *what = strstr(run->err, "emu: ");
-        complain(w, "the stand-in counts%.20s: %.500s", at, what == NULL ? "" : what);
+        complain(w, "the stand-in counts %.*s: %.300s", (int)strcspn(at + 1, "\n"), at + 1,
+            what == NULL ? "" : what);
     }
 }
 
