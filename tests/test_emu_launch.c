@@ -588,7 +588,7 @@ static void run_loop(const rig *r, loop_kind kind, volatile int *seen, kt_cu_exe
         }
         int want = kind == WAITS ? i + 1 : i; // ahead by one, or not
         if (kind == WAITS) emu_ctl.lazy(false);
-        for (int k = 0; kind == WAITS && k < 20000 && seen[0] < want; k++) kt_os_sleep_us(100);
+        for (int k = 0; kind == WAITS && k < 200000 && seen[0] < want; k++) kt_os_sleep_us(100);
         if (kind == WAITS) MUST(seen[0] == want);
     }
     GOOD(D->cuStreamSynchronize(r->s));

@@ -12,6 +12,8 @@
 // - device memory starts as poison, has forbidden pages around it, stays forbidden once freed, and
 //   is forbidden to the host while the device rests (blocks of up to 256 MB).
 //
+// With one host thread the order depends on the seed alone, but for work that goes on by itself.
+//
 // A wrong use is told on stderr ("emu: CALL: ..."), counted as a violation, and fails as the real
 // driver would or with CUDA_ERROR_INVALID_HANDLE. What is alive at the end is listed as a leak.
 //
