@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants bugs in the kernels and shows which of them the op tests notice.
 
-    mutate.py [--seed 1] [--count 36] [--only NAME...] [--fast] [--jobs 2] [--table FILE] [--keep DIR] [--list]
+    mutate.py [--seed 1] [--count 66] [--only NAME...] [--fast] [--jobs 2] [--table FILE] [--keep DIR] [--list]
 
 Half of the bugs are those of tests/data/mutations.txt, made by hand; the others are mechanical edits of
 ops/*/*.cu and ptx/device/*.cuh (but of machine.cuh and mma.cuh), --count of them, drawn from --seed. A bug is planted in
@@ -159,10 +159,10 @@ def read_bugs(sources, data):
                 hunks.append([])
             elif line[:1] in (" ", "-", "+"):
                 hunks[-1].append(line)
-            elif line and ": " in line:
+            elif ": " in line and not line.startswith("#"):
                 key, value = line.split(": ", 1)
                 keys[key] = value
-            elif line:
+            elif line and not line.startswith("#"):
                 fail(f"'{name}': cannot read '{line}'")
         unknown = set(keys) - {"kind", "file", "ops", "fast", "miss", "harmless"}
         if unknown or keys.get("file") not in sources:
@@ -237,20 +237,33 @@ def mechanical(sources, seed, taken):
 
 # ---- running
 
-# What the output of a failed run says, in order of preference.
-SIGNS = [
-    ("compiler", r"does not compile"),
-    ("deadlock", r"deadlock|wait(?:s|ing)? for(?: ever|ever)|never come"),
-    ("race", r"\brace\b"),
-    ("unset memory", r"never written|not written|uninitiali[sz]ed|poison"),
+# What noticed a bug, by what the tests print: the emulator about a kernel, else the tests about results.
+EMULATOR = [
+    ("copy", r"asynchronous cop"),
+    ("race", r"race:|plain read|kt_load_once"),
+    ("unset memory", r"uninitialised"),
     ("barrier", r"barrier"),
-    ("collective", r"collective|lanes? of the warp|diverge"),
-    ("copy", r"copy|copies|in flight"),
-    ("bounds", r"outside|out of bounds|past (?:its|the) end|behind|not mapped|misaligned|wrote "),
-    ("order", r"other order|depends on the order|two runs differ|gives other bits"),
-    ("launch", r"launch|driver|CUDA_ERROR"),
-    ("value", r"tolerance|\bgot\b|differs|expected|not finite"),
+    ("collective", r"lanes|shfl_xor"),
+    ("alignment", r"misaligned"),
+    ("bounds", r"beyond|behind|in front of|may not touch|of an input|touches|no memory is there|stack|overwritten"),
+    ("order", r"depends on the order"),
 ]
+TESTS = [
+    ("compiler", r"does not compile"),
+    ("stray write", r"memory that is no output was changed"),
+    ("order", r"two runs differ|gives other bits"),
+    ("value", r"tolerance|\bgot\b|differs|expected|not finite"),
+    ("driver", r"CUDA_ERROR|the driver"),
+]
+
+
+def noticed_by(output):
+    emulator = "\n".join(l for l in output.split("\n") if l.startswith("emu:"))
+    for signs, said in ((EMULATOR, emulator), (TESTS, output)):
+        for how, sign in signs:
+            if re.search(sign, said):
+                return how
+    return "other"
 
 
 def run_op(folder, cache, op, seed, seconds, first):
@@ -283,21 +296,19 @@ def run_op(folder, cache, op, seed, seconds, first):
         return None, output, spent
     if child.returncode < 0:
         return f"crash ({signal.Signals(-child.returncode).name})", output, spent
-    said = "\n".join(l for l in output.split("\n") if not re.match(r"# seed|ok |1\.\.", l))
-    how = next((how for how, sign in SIGNS if re.search(sign, said, re.I)), "other")
-    return how, output, spent
+    return noticed_by(output), output, spent
 
 
 def cache_folder():
-    """What a kernel is compiled to depends on the stand-ins, too."""
-    given = os.environ.get("KOTARO_CACHE_DIR")
-    if given:
-        return Path(given)
+    """What a kernel is compiled to depends on the stand-ins, too: one folder for each of them, of which one is kept."""
     stand_ins = hashlib.sha256(os.environ.get("KOTARO_EMU", "").encode())
     for path in sorted((BUILD / "emu").rglob("*")):
         if path.is_file():
             stand_ins.update(path.read_bytes())
     folder = BUILD / f"mutate-cache-{stand_ins.hexdigest()[:16]}"
+    for other in BUILD.glob("mutate-cache-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
@@ -421,7 +432,7 @@ def totals(done, left_out):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=36, help="mechanical bugs")
+    parser.add_argument("--count", type=int, default=66, help="mechanical bugs")
     parser.add_argument("--data", type=Path, default=TREE / "tests/data/mutations.txt", help="the bugs made by hand")
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--fast", action="store_true")
