@@ -1,7 +1,8 @@
 // The emulator (tests/emu/core): kernels that are wrong in one way each (tests/emu/probes/wrong.cu)
 // are found, whatever the order of threads, and right ones are not.
 //
-// The program starts itself for each way of compiling kernels: "--checked", "--plain".
+// The program starts itself for each way of compiling kernels: "checked", "plain", and with the
+// sanitizers "asan", which starts it for each wrong kernel ("asan NAME").
 #include "ptx/compile.h"
 #include "ptx/device_headers.h"
 #include "runtime/base/file.h"
@@ -413,6 +414,52 @@ static void plain_kernels_find_less(void **state) {
     assert_int_equal(y[0], 0xffffffff);
 }
 
+// ---- kernels with the sanitizers in them, which end the program
+
+#if defined(__SANITIZE_ADDRESS__)
+#define HAS_ASAN true
+#else
+#define HAS_ASAN false
+#endif
+
+static const probe asan_probes[] = {
+    {"good_reverse", 3, 128, 512, 1, NULL},
+    {"good_copies", 1, 64, 2048, 1, NULL},
+    {"good_ticket", 4, 64, 0, 1, NULL},
+    {"good_mma", 1, 32, 768, 1, NULL},
+    {"half_a_warp", 1, 32, 0, 1, "in mma at wrong.cu:"},
+    {"dynamic_overflow", 1, 64, 256, 1, "AddressSanitizer"},
+    {"static_overflow", 1, 64, 0, 1, "out of bounds"},
+    {"overrun", 1, 64, 0, 1, "AddressSanitizer"},
+    {"overrun_read", 1, 64, 0, 1, "AddressSanitizer"},
+    {"misaligned_vector", 1, 64, 0, 1, "misaligned address"},
+};
+
+static int run_asan_probe(const char *name) {
+    void *state = NULL;
+    open_module(&state);
+    for (size_t i = 0; i < N(asan_probes); i++) {
+        if (strcmp(asan_probes[i].name, name) != 0) continue;
+        const char *why = run(&asan_probes[i], 1);
+        (void)printf("%s\n", why != NULL ? why : "nothing was found");
+    }
+    return close_module(&state);
+}
+
+static void sanitizers_find_wrong_addresses(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N(asan_probes); i++) {
+        const probe *p = &asan_probes[i];
+        const char *argv[] = {kt_os_executable(&arena), "asan", p->name, NULL};
+        kt_buf out = {0};
+        (void)kt_os_run(argv, &out);
+        const char *text = out.n > 0 ? kt_arena_copy(&arena, out.at, out.n) : "";
+        kt_buf_deinit(&out);
+        if (strstr(text, p->what != NULL ? p->what : "nothing was found") == NULL)
+            fail_msg("kt_%s: %s", p->name, text);
+    }
+}
+
 // ---- starting
 
 static int start(const char *self, const char *mode) {
@@ -431,10 +478,13 @@ static int start(const char *self, const char *mode) {
 int main(int argc, char **argv) {
     if (argc < 2) {
         const char *self = kt_os_executable(&arena);
-        int checked = start(self, "checked"), plain = start(self, "plain");
+        int failed = start(self, "checked") != 0;
+        failed += start(self, "plain") != 0;
+        if (HAS_ASAN) failed += start(self, "asan") != 0;
         kt_arena_deinit(&arena);
-        return checked != 0 || plain != 0;
+        return failed != 0;
     }
+    if (argc > 2) return run_asan_probe(argv[2]);
     const struct CMUnitTest checked[] = {
         cmocka_unit_test(right_kernels_pass),
         cmocka_unit_test(races_in_shared_memory_are_found),
@@ -452,6 +502,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(numbers_come_out_right),
     };
     const struct CMUnitTest plain[] = {cmocka_unit_test(plain_kernels_find_less)};
+    const struct CMUnitTest asan[] = {cmocka_unit_test(sanitizers_find_wrong_addresses)};
+    if (strcmp(argv[1], "asan") == 0)
+        return cmocka_run_group_tests_name("emu_asan", asan, NULL, NULL);
     return strcmp(argv[1], "plain") == 0
                ? cmocka_run_group_tests_name("emu_plain", plain, open_module, close_module)
                : cmocka_run_group_tests_name("emu", checked, open_module, close_module);

@@ -226,7 +226,7 @@ void emu_map_forget_stamps(void) {
 }
 
 void emu_map_poison(void) {
-    if (emu_asan_poison == NULL || n_regions == 0) return;
+    if (emu_asan_poison == NULL || n_regions == 0 || emu.checked) return;
     if (is_stale) make_spans();
     for (size_t i = 0; i < n_memories; i++)
         emu_asan_poison(emu_pointer(memories[i]->at), memories[i]->end - memories[i]->at);
@@ -235,7 +235,7 @@ void emu_map_poison(void) {
 }
 
 void emu_map_unpoison(void) {
-    if (emu_asan_unpoison == NULL || n_regions == 0) return;
+    if (emu_asan_unpoison == NULL || n_regions == 0 || emu.checked) return;
     for (size_t i = 0; i < n_memories; i++)
         emu_asan_unpoison(emu_pointer(memories[i]->at), memories[i]->end - memories[i]->at);
 }
