@@ -258,6 +258,8 @@ static void wrong_addresses_are_found(void **state) {
         {"others_stack", 1, 64, 512, 1, "no memory is there"},
         {"deep", 1, 32, 0, 1, "bytes of stack"},
         {"divide", 1, 32, 0, 1, "divides an integer by 0"},
+        {"own_array", 1, 32, 0, 1, "index 4 is beyond the end of an array"},
+        {"shift", 1, 32, 0, 1, "is shifted by "},
     };
     check_all(probes, N(probes));
 }

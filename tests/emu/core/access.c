@@ -168,21 +168,52 @@ RANGE(write_range, EMU_WRITE)
 void emu_tsan_init(void) __asm__("__tsan_init");
 void emu_tsan_init(void) {}
 
-// ---- and for misaligned ones (-fsanitize=alignment)
+// ---- and for what is misaligned, beyond an array, shifted too far (-fsanitize=alignment,bounds,
+// shift). How they are called: libubsan, ubsan_handlers.h.
 
-typedef struct misaligned {
+typedef struct place {
     const char *file;
     uint32_t line, column;
-    const void *type;
+} place;
+
+typedef struct type {
+    uint16_t kind, info;
+    char name[]; // in quotes
+} type;
+
+typedef struct misaligned {
+    place at;
+    const type *of;
     unsigned char log_alignment, check;
 } misaligned;
-
 void emu_misaligned(const misaligned *what, uintptr_t at) __asm__(
     "__ubsan_handle_type_mismatch_v1");
 void emu_misaligned(const misaligned *what, uintptr_t at) {
     if (!emu.running) return;
     size_t align = (size_t)1 << what->log_alignment;
-    if (at == 0) emu_fail_at(__builtin_return_address(0), "touches address 0");
     emu_fail_at(__builtin_return_address(0), "misaligned: %p is no multiple of %zu bytes",
         emu_pointer(at), align);
+}
+
+typedef struct beyond {
+    place at;
+    const type *array, *index;
+} beyond;
+void emu_beyond_array(const beyond *what, uintptr_t index) __asm__("__ubsan_handle_out_of_bounds");
+void emu_beyond_array(const beyond *what, uintptr_t index) {
+    if (!emu.running) return;
+    emu_fail_at(__builtin_return_address(0), "index %lld is beyond the end of an array %s",
+        (long long)index, what->array->name);
+}
+
+typedef struct shifted {
+    place at;
+    const type *left, *right;
+} shifted;
+void emu_shifted_too_far(const shifted *what, uintptr_t left, uintptr_t right) __asm__(
+    "__ubsan_handle_shift_out_of_bounds");
+void emu_shifted_too_far(const shifted *what, uintptr_t left, uintptr_t right) {
+    if (!emu.running) return;
+    emu_fail_at(__builtin_return_address(0), "a number of type %s, %lld, is shifted by %lld bits",
+        what->left->name, (long long)left, (long long)right);
 }

@@ -322,6 +322,15 @@ extern "C" __global__ void kt_divide(uint32_t *y, const uint32_t *x, uint32_t *t
     y[T] = x[T] / ticket[0];
 }
 
+extern "C" __global__ void kt_own_array(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    uint32_t own[4] = {x[0], x[1], x[2], x[3]};
+    for (int32_t i = 0; i < 4; i++) own[i] += own[x[i] % 5];
+    y[T] = own[0] + own[3];
+}
+extern "C" __global__ void kt_shift(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    y[T] = 1u << x[T];
+}
+
 // ---- races in global memory
 
 extern "C" __global__ void kt_blocks_write_one(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
