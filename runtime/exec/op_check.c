@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REPORTED = 4 }; // failures of an op that are told in full
+enum { REPORTED = 4 }; // failures of a variant that are told in full
 
 typedef struct checked_op {
     const kt_op *op;
@@ -367,18 +367,21 @@ static kt_op_check_part *part_of(kt_op_check *check, kt_op_check_result *out, co
     return &parts[out->n_parts++];
 }
 
-static void count_case(kt_op_check *check, kt_op_check_result *out, const kt_check_case *c,
+// Returns how many of the variant's failed up to now.
+static int count_case(kt_op_check *check, kt_op_check_result *out, const kt_check_case *c,
     kt_check_end end, const double *worst) {
     out->n_runs += end != KT_CHECK_REFUSED;
     out->n_refused += end == KT_CHECK_REFUSED;
     out->n_failed += end == KT_CHECK_BROKEN;
-    if (end == KT_CHECK_REFUSED) return;
+    if (end == KT_CHECK_REFUSED) return 0;
     kt_op_check_part *part = part_of(check, out, c->variant);
     part->n_runs++;
+    part->n_failed += end == KT_CHECK_BROKEN;
     for (int t = 0; t < KT_DTYPE_COUNT; t++) {
         if (worst[t] > part->worst[t]) part->worst[t] = worst[t];
         if (worst[t] > out->worst[t]) out->worst[t] = worst[t];
     }
+    return part->n_failed;
 }
 
 kt_status kt_op_check_run(
@@ -396,8 +399,8 @@ kt_status kt_op_check_run(
         kt_buf describe = {0}, why = {0};
         double worst[KT_DTYPE_COUNT] = {0};
         kt_check_end end = run_case(check, c, worst, &describe, &why, err);
-        count_case(check, out, c, end, worst);
-        if (end == KT_CHECK_BROKEN && out->n_failed <= REPORTED)
+        int n_failed = count_case(check, out, c, end, worst);
+        if (end == KT_CHECK_BROKEN && n_failed <= REPORTED)
             kt_buf_printf(report, "  %s\n%s", describe.at, why.n ? why.at : "");
         kt_buf_deinit(&describe);
         kt_buf_deinit(&why);

@@ -52,7 +52,7 @@ typedef struct kt_op_check_options {
 // What came of one variant of an op, or of its body or C implementation.
 typedef struct kt_op_check_part {
     const kt_variant *variant; // NULL: the body, or the C implementation
-    int n_runs;
+    int n_runs, n_failed;
     double worst[KT_DTYPE_COUNT];
 } kt_op_check_part;
 
