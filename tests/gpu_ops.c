@@ -91,7 +91,10 @@ static double weight_of(kt_str name) {
     static const struct {
         const char *op;
         double seconds;
-    } rows[] = {{"linear", 10}};
+    } rows[] = {{"paged_attention", 52}, {"linear_parts", 47}, {"decoder_layer", 32},
+        {"linear", 27}, {"resampler", 21}, {"vit_layer", 20}, {"resize_image", 17}, {"sample", 13},
+        {"norm_qkv_rope", 13}, {"lm_head", 11}, {"norm_swiglu", 8}, {"norm_mlp", 7},
+        {"attention", 6}, {"embed_tokens", 6}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (kt_str_is(name, rows[i].op)) return rows[i].seconds;
     return 1.5;

@@ -350,26 +350,6 @@ static void manifests_are_held_to_account(void **state) {
     test_remove(folder);
 }
 
-// ---- what a quick run of a GPU's tests has in it
-
-static kt_op_check *quick_ops; // those of a GPU that is not there
-
-static void builds_stay_few(void **state) {
-    (void)state;
-    kt_op_check_build *builds;
-    kt_err err;
-    int n = 0;
-    if (kt_op_check_builds(quick_ops, &arena, 89, &builds, &n, &err) != KT_OK)
-        fail_msg("%s", err.text);
-    printf("# quick: %d kernels\n", n);
-    for (int i = 0; i < kt_op_check_count(quick_ops); i++) {
-        kt_op_check_result r;
-        kt_op_check_listed(quick_ops, i, &r);
-        printf("# %-18.*s %4d tests %4d kernels\n", KT_STR_ARG(r.op->name), r.n_runs, r.n_builds);
-    }
-    assert_true(n > 0);
-}
-
 // ---- the list
 
 static int open_all(void) {
@@ -382,9 +362,6 @@ static int open_all(void) {
     kt_diag_print(&diag, &text);
     if (status != KT_OK) fprintf(stderr, "%s\n%s", err.text, text.n ? text.at : "");
     kt_buf_deinit(&text);
-    options.arch = 89;
-    options.quick = true;
-    if (status == KT_OK) status = kt_op_check_open(&options, &quick_ops, &diag, &err);
     return status == KT_OK ? 0 : 1;
 }
 
@@ -394,7 +371,6 @@ int main(void) {
         cmocka_unit_test(chunks_give_what_the_whole_gives),
         cmocka_unit_test(planted_mistakes_are_found),
         cmocka_unit_test(manifests_are_held_to_account),
-        cmocka_unit_test(builds_stay_few),
     };
     enum { N_OTHERS = sizeof others / sizeof others[0] };
     read_seed();
@@ -413,7 +389,6 @@ int main(void) {
     memcpy(tests + n, others, sizeof others);
     int failed = _cmocka_run_group_tests("ops", tests, (size_t)n + N_OTHERS, NULL, NULL);
     kt_op_check_close(all_ops);
-    kt_op_check_close(quick_ops);
     kt_arena_deinit(&arena);
     return failed;
 }

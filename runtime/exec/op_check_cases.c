@@ -22,7 +22,7 @@ enum { AXES_MAX = 24, OPTIONAL_ALL = 0, OPTIONAL_NONE = 1 };
 typedef struct axes {
     int n, sizes[AXES_MAX];
     bool major[AXES_MAX]; // each combination of these, in QUICK too: types and storages
-    int store;            // the axis of storages; -1: no linear inputs
+    int optional, store;  // the axes of optional inputs and of storages; -1: there are none
 } axes;
 
 // Dims and choices that a test has: others of the same need no kernel that is not there.
@@ -71,13 +71,14 @@ static void count_ports(const kt_op *op, int *optional, int *linear) {
 }
 
 static axes choices(const kt_op *op) {
-    axes a = {.store = -1};
+    axes a = {.optional = -1, .store = -1};
     int optional, linear;
     count_ports(op, &optional, &linear);
     for (int i = 0; i < op->n_typevars; i++) add_axis(&a, op->typevars[i].n_choices, true);
     for (int i = 0; i < op->n_params; i++)
         if (op->params[i].kind == KT_PARAM_CHOICE)
             add_axis(&a, (int)op->params[i].n_choices, false);
+    if (optional > 0) a.optional = a.n;
     if (optional > 0) add_axis(&a, optional > 1 ? 3 : 2, false); // all, none, some
     if (linear > 0) a.store = a.n;
     if (linear > 0) add_axis(&a, KT_STORE_COUNT + (linear > 1), true); // each, a mixture
@@ -287,13 +288,20 @@ static kt_check_search search_of(const lister *l) {
         .arena = l->arena, .op = l->op, .variant = l->variant, .registry = l->request->registry};
 }
 
+// Does the row have the input that gives the dim its size?
+static bool has_dim(const lister *l, const row *r, int dim) {
+    int port = l->op->dims[dim].solved_by;
+    if (port < 0 || !l->op->ports[port].type.optional) return true;
+    return r->chosen[l->axes.optional] == OPTIONAL_ALL;
+}
+
 // With the size in the sizes and choices of one of the rows.
 static bool push_size(lister *l, int dim, int64_t size) {
     int64_t dims[DIMS_MAX];
     kt_check_search search = search_of(l);
     for (size_t i = 0; i < l->rows.n; i++) {
         const row *r = &l->rows.at[l->next_row++ % l->rows.n];
-        if (!kt_check_set(&search, r->dims, dim, size, dims)) continue;
+        if (!has_dim(l, r, dim) || !kt_check_set(&search, r->dims, dim, size, dims)) continue;
         l->dim = dim;
         push(l, dims, r->chosen);
         l->dim = -1;

@@ -5,7 +5,7 @@
 
 enum {
     DIMS_MAX = 256,
-    STEP_MAX = 1100, // how far a dim grows to find where a launch changes
+    STEP_MAX = 4096, // how far a dim grows to find where a launch changes
     NEAR = 128,      // how far from a tile an admitted size is looked for
     ROUNDS = 4
 };
@@ -53,21 +53,40 @@ static void add_size(kt_arena *arena, kt_check_sizes *to, int64_t size) {
     }
 }
 
-// The last size before the expression first changes as the dim grows from 1; 0: it does not.
+typedef struct probe {
+    const kt_check_search *search;
+    const int64_t *base;
+    int dim;
+    const kt_expr *expr;
+} probe;
+
+static bool probe_at(const probe *p, int64_t size, kt_value *out) {
+    int64_t dims[DIMS_MAX];
+    memcpy(dims, p->base, sizeof *dims * (size_t)p->search->op->n_dims);
+    dims[p->dim] = size;
+    (void)kt_check_repair(p->search->arena, p->search->op, dims); // a grid of dims that follow
+    return kt_check_value(p->search->op, p->expr, dims, p->search->variant, out);
+}
+
+// The last size before the expression first changes as the dim grows from 1; 0: it does not. Once
+// changed it stays so.
 static int64_t step_of(
     const kt_check_search *s, const int64_t *base, int dim, const kt_expr *expr) {
-    int64_t dims[DIMS_MAX];
+    probe p = {s, base, dim, expr};
     kt_value first, value;
-    if (!expr) return 0;
-    memcpy(dims, base, sizeof *dims * (size_t)s->op->n_dims);
-    dims[dim] = 1;
-    if (!kt_check_value(s->op, expr, dims, s->variant, &first)) return 0;
-    while (dims[dim] < STEP_MAX) {
-        dims[dim]++;
-        if (!kt_check_value(s->op, expr, dims, s->variant, &value)) return 0;
-        if (value.r != first.r) return dims[dim] - 1;
+    int64_t same = 1, other = 2;
+    if (!expr || !probe_at(&p, 1, &first)) return 0;
+    for (;; other *= 2) {
+        if (other > STEP_MAX || !probe_at(&p, other, &value)) return 0;
+        if (value.r != first.r) break;
+        same = other;
     }
-    return 0;
+    while (other - same > 1) {
+        int64_t middle = (same + other) / 2;
+        if (!probe_at(&p, middle, &value)) return 0;
+        *(value.r == first.r ? &same : &other) = middle;
+    }
+    return same;
 }
 
 void kt_check_tiles_of(
