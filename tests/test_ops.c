@@ -337,7 +337,7 @@ static void manifests_are_held_to_account(void **state) {
     expect_refused("check:\n  x: raged\n  tolerance: { f32: 1e-6 }\n  cases:\n    - { n: 100 }\n",
         "op tests have no generator 'raged'");
     expect_refused("check:\n  tolerance: { f32: 0.1 }\n  cases:\n    - { n: 100 }\n",
-        "above the cap of 0.002");
+        "above the cap of 1e-05");
     kt_op_check *check;
     kt_buf report = {0};
     const char *folder = test_folder(&arena);
@@ -348,6 +348,30 @@ static void manifests_are_held_to_account(void **state) {
     kt_op_check_close(check);
     kt_buf_deinit(&report);
     test_remove(folder);
+}
+
+// What is above the cap of its type is listed, so that another one is seen by whoever reads a
+// change.
+static void tolerances_above_caps_are_listed(void **state) {
+    (void)state;
+    kt_buf above = {0};
+    kt_str listed;
+    kt_err err;
+    for (int i = 0; i < kt_op_check_count(all_ops); i++) {
+        const kt_op *op = kt_op_check_op(all_ops, i);
+        for (int t = 0; t < op->n_tolerances; t++) {
+            if (op->tolerances[t].value <= kt_check_cap(op->tolerances[t].dtype)) continue;
+            assert_true(op->tolerance_reason.n > 20);
+            kt_buf_printf(&above, "%.*s %s %g: %.*s\n", KT_STR_ARG(op->name),
+                kt_dtype_name(op->tolerances[t].dtype), op->tolerances[t].value,
+                KT_STR_ARG(op->tolerance_reason));
+        }
+    }
+    if (kt_file_read(&arena, "tests/data/ops/tolerances.txt", 1 << 20, &listed, &err) != KT_OK)
+        fail_msg("%s", err.text);
+    if (!kt_str_is(listed, above.at))
+        fail_msg("tests/data/ops/tolerances.txt is not what the manifests say:\n%s", above.at);
+    kt_buf_deinit(&above);
 }
 
 // ---- the list
@@ -371,6 +395,7 @@ int main(void) {
         cmocka_unit_test(chunks_give_what_the_whole_gives),
         cmocka_unit_test(planted_mistakes_are_found),
         cmocka_unit_test(manifests_are_held_to_account),
+        cmocka_unit_test(tolerances_above_caps_are_listed),
     };
     enum { N_OTHERS = sizeof others / sizeof others[0] };
     read_seed();

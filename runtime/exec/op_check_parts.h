@@ -244,6 +244,7 @@ bool kt_check_compare(const kt_op *op, const kt_check_tensor *want, const kt_che
     double *worst, kt_buf *why);
 bool kt_check_same(const kt_op *op, const kt_check_tensor *a, const kt_check_tensor *b,
     const char *what, kt_buf *why);
-bool kt_check_tolerances(const kt_op *op, kt_diag *diag); // caps
+double kt_check_cap(kt_dtype dtype);                      // of a tolerance without a reason
+bool kt_check_tolerances(const kt_op *op, kt_diag *diag); // above caps without one: reported
 
 #endif
