@@ -39,7 +39,7 @@ static const kt_flag flags[] = {
     {"--device", "NAME", "check: auto, cuda or cpu (C implementations against themselves)",
         kt_take_device},
     {"--seed", "N", "check: repeat the tests of an earlier run", take_seed},
-    {"--quick", NULL, "check: fewer combinations", take_quick},
+    {"--quick", NULL, "check: fewer kernels: build dims and choices sampled by the seed", take_quick},
     {"--host", NULL, "list: the host steps and their contracts", take_host},
 };
 
@@ -154,6 +154,7 @@ static void print_result(const kt_op_check_result *r) {
         return;
     }
     printf("%4d tests", r->n_runs);
+    if (r->n_builds > 0) printf(", %d kernels", r->n_builds);
     if (r->n_failed > 0) printf(", %d failed", r->n_failed);
     if (r->n_refused > 0) printf(", %d sizes not admitted", r->n_refused);
     for (int i = 0; i < KT_DTYPE_COUNT; i++)
