@@ -178,7 +178,7 @@ run: all
 	$B/kotaro-run pipelines/full.yaml examples/scene.jpg
 
 # What a GPU runs, over the stand-ins; of the op tests a sample of the sizes that have to be compiled, in test-all each.
-EMU_TESTS := $B/tests/gpu_ops:1/2 $B/tests/gpu_ops:2/2 $B/tests/gpu_runtime $(wildcard tests/emu/*.sh) \
+EMU_TESTS := $B/tests/gpu_ops:1/2 $B/tests/gpu_ops:2/2 $B/tests/gpu_planted $B/tests/gpu_runtime $(wildcard tests/emu/*.sh) \
     $(filter-out %/run.sh,$(wildcard tests/gpu/*.sh))
 test: export KOTARO_QUICK := 1
 test test-all: all $B/fabricate $(TEST_PROGRAMS) $(GPU_PROGRAMS) $(PLAIN_FUZZ) $(EMU) $(STRESS)
