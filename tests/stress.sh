@@ -13,6 +13,7 @@ jobs=${JOBS:-2}
 loop=$BUILD/emu/stress
 export LIBFAIL="$BUILD/emu/libfail_files.so" LC_ALL=C.UTF-8
 export ASAN_OPTIONS="protect_shadow_gap=0:verify_asan_link_order=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" # we are preloaded
+[ "$BUILD" = "${BUILD%-san}" ] || export KOTARO_EMU=asan
 export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 
 # A home with the few ops that the pipeline needs, so that a run makes few calls.
@@ -100,17 +101,42 @@ three() {
     result $? 'the loop sees a wrong answer'
 }
 
+# sampled NAME FAULT OPTION... -- COMMAND...
+sampled() {
+    name=$1 fault=$2
+    shift 2
+    walk "$name" "$fault" --answer "$tmp/answer" --work "$tmp/work" --jobs "$jobs" --seconds 300 --sample "$samples,$seed" "$@"
+}
+
+# Two pictures, the second of which is read while the first is computed. A picture costs seconds over the stand-ins,
+# however small.
 tiny() {
     seed=${STRESS_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
     samples=${STRESS_SAMPLES:-20}
     echo "# STRESS_SEED=$seed"
-    set -- "$BUILD/kotaro" run pipelines/full.yaml examples/scene.jpg examples/scene.jpg --greedy --max-tokens 3 --quiet
+    set -- "$BUILD/kotaro" run pipelines/full.yaml examples/scene.jpg examples/scene.jpg --greedy --quiet -p 'What is shown?' \
+        --max-tokens 2 --set image.longest=60 --set image.slices=1 --set chunk=32 --set context=256
     "$@" --device cpu >"$tmp/answer" 2>"$tmp/err"
     result $? 'the answer when nothing fails'
     for kind in error sticky short end; do
-        walk "files on the CPU, $kind" "KOTARO_FAIL=$kind:@" --answer "$tmp/answer" --work "$tmp/work" --jobs "$jobs" \
-            --seconds 120 --sample "$samples,$seed" -- "$@" --device cpu
+        sampled "files on the CPU, $kind" "KOTARO_FAIL=$kind:@" -- "$@" --device cpu
     done
+
+    emulate
+    [ "$BUILD" != "${BUILD%-san}" ] || export KOTARO_EMU=plain # faster than with its checks, which are of kernels
+    "$@" --device cuda >"$tmp/out" 2>"$tmp/err" && cmp -s "$tmp/out" "$tmp/answer"
+    result $? 'the run over the stand-ins gives the same text'
+    mv "$tmp/cache" "$tmp/whole"
+    for fault in call:@ call:@:sticky alloc:@ alloc:@:sticky cuEventQuery:@:719:sticky; do
+        sampled "driver, $fault" "KOTARO_EMU_FAIL=$fault" --whole "$tmp/whole" --cache "$tmp/whole" -- "$@" --device cuda
+    done
+    sampled NVRTC 'KOTARO_EMU_FAIL=nvrtc:@' --whole "$tmp/whole" -- "$@" --device cuda
+    for kind in error sticky; do
+        sampled "files, all in the cache, $kind" "KOTARO_FAIL=$kind:@" --whole "$tmp/whole" --cache "$tmp/whole" -- "$@" --device cuda
+    done
+    export KOTARO_FAIL_IN=cubin
+    sampled "files of an empty cache" "KOTARO_FAIL=error:@" --whole "$tmp/whole" -- "$@" --device cuda
+    unset KOTARO_FAIL_IN
 }
 
 "$1"

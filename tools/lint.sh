@@ -21,7 +21,7 @@ tidy() {
         if [ "$passed" -nt "$file" ] && [ "$passed" -nt "$newest" ]; then continue; fi
         echo "$file $passed"
     done | xargs -P "$JOBS" -L 1 sh -c '
-        case $1 in tests/emu/*) FLAGS="$FLAGS -D_GNU_SOURCE" ;; esac
+        case $1 in tests/emu/* | tests/stress/*) FLAGS="$FLAGS -D_GNU_SOURCE" ;; esac
         clang-tidy-14 --quiet "$1" -- $FLAGS >"$2.log" 2>&1 && mv "$2.log" "$2" && touch "$2" && exit
         grep -v "warnings generated" "$2.log"
         exit 1' tidy

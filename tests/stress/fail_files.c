@@ -64,8 +64,8 @@ __attribute__((constructor)) static void begin(void) {
     const char *colon = what == NULL ? NULL : strchr(what, ':');
     for (mode m = ERROR; colon != NULL && m <= END; m++)
         if (strncmp(what, mode_names[m], (size_t)(colon - what)) == 0) chosen = m;
-    if (chosen == OFF) return;
-    chosen_n = atol(colon + 1);
+    if (chosen == OFF || colon == NULL) return;
+    chosen_n = strtol(colon + 1, NULL, 10);
     if (file != NULL) (void)snprintf(report, sizeof report, "%s", file);
     const char *only = getenv("KOTARO_FAIL_IN");
     if (only != NULL) (void)snprintf(inside, sizeof inside, "%s", only);
@@ -132,7 +132,7 @@ static function find_next(const char *name) {
 }
 
 // The C library's function of that name (or the sanitizer's).
-#define NEXT(name)                    ((__typeof__(&name))find_next(#name))
+#define NEXT(name)                    ((__typeof__(&(name)))find_next(#name))
 #define CALLER                        __builtin_return_address(0)
 #define FAILS(function, path, reason) fails(CALLER, ERROR, function, path, reason)
 #define FAILS_AS(m, function, fd)     fails(CALLER, m, function, path_of(fd), 0)

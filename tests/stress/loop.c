@@ -36,6 +36,7 @@ enum { MAX_PATH = 768, MAX_JOBS = 16, MAX_SHOWN = 12, FIRST_SAMPLED = 20, LAST_S
 
 typedef struct options {
     const char *name, *fault, *answer, *work, *cache, *whole;
+    const char *library; // fail_files.c, of the variable LIBFAIL
     long first, last, seconds, sample;
     unsigned long seed;
     int jobs;
@@ -67,6 +68,13 @@ typedef struct outcome {
 static void die(const char *what) {
     fprintf(stderr, "loop: %s: %s\n", what, strerror(errno));
     exit(2);
+}
+
+static long number(const char *text) {
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (end == text) die(text);
+    return n;
 }
 
 static char *read_file(const char *path, size_t *n) {
@@ -157,6 +165,7 @@ static void complain(worker *w, const char *fmt, ...) {
 static void set_fault(const char *fault, long n) {
     char name[64], value[256];
     const char *equals = strchr(fault, '='), *at = strchr(fault, '@');
+    if (equals == NULL || at == NULL) _exit(99); // read_options saw them
     (void)snprintf(name, sizeof name, "%.*s", (int)(equals - fault), fault);
     (void)snprintf(value, sizeof value, "%.*s%ld%s", (int)(at - equals - 1), equals + 1, n, at + 1);
     setenv(name, value, 1);
@@ -185,7 +194,7 @@ static void start(const worker *w, long n) {
     join(path, w->folder, "report");
     setenv("KOTARO_FAIL_REPORT", path, 1);
     if (n >= 0) set_fault(w->o->fault, n);
-    if (n >= 0 && of_files(w->o)) setenv("LD_PRELOAD", getenv("LIBFAIL"), 1);
+    if (n >= 0 && of_files(w->o)) setenv("LD_PRELOAD", w->o->library, 1);
     to_file(w->folder, "out", STDOUT_FILENO);
     to_file(w->folder, "err", STDERR_FILENO);
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -473,7 +482,7 @@ static long count_all(worker *w) {
                        : strstr(w->o->fault, "alloc") != NULL ? "allocations "
                                                               : "calls_that_can_fail ";
     bool ok = out.code == 0 && find_word(report_of(w, &out), what, 1, false, word);
-    long n = ok ? atol(word) : 0;
+    long n = ok ? number(word) : 0;
     drop(&out);
     if (n == 0) die("no count of calls");
     return n;
@@ -499,15 +508,10 @@ static void walk_sample(worker *w, int index) {
     }
 }
 
-static long number(const char *text) {
-    char *end;
-    long n = strtol(text, &end, 10);
-    if (end == text) die(text);
-    return n;
-}
-
 static options read_options(int argc, char **argv) {
     options o = {.first = 1, .last = 1000000, .seconds = 30, .jobs = 1};
+    o.library = getenv("LIBFAIL");
+    if (o.library == NULL) o.library = "";
     if (argc < 4) die("see the top of loop.c");
     o.name = argv[1];
     o.fault = argv[2];
@@ -540,7 +544,7 @@ static options read_options(int argc, char **argv) {
     o.command = argv + i + 1;
     bool ok = i + 1 < argc && strchr(o.fault, '=') != NULL && strchr(o.fault, '@') != NULL &&
               o.answer != NULL && o.work != NULL && o.jobs >= 1 && o.jobs <= MAX_JOBS &&
-              (!of_files(&o) || getenv("LIBFAIL") != NULL);
+              (!of_files(&o) || o.library[0] != 0);
     if (!ok) die("see the top of loop.c");
     return o;
 }
