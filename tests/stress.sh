@@ -94,6 +94,13 @@ three() {
         warm "driver, $call:@:719:sticky" "KOTARO_EMU_FAIL=$call:@:719:sticky" "$@"
     done
 
+    # A kernel that fails in the second step, which was submitted before the first was read: told late, by whoever asks.
+    sed -i 's/^ *const int32_t row = (int32_t)blockIdx.x;/&\n    if (gen_made[row] == 1) gen_next[1 << 24] = 0;/' "$home/ops/sample/sample.cu"
+    KOTARO_EMU_REPORT=$tmp/report timeout 120 "$@" --device cuda >"$tmp/out" 2>"$tmp/err"
+    [ $? = 3 ] && [ "$(grep -c '^kotaro: error: .*CUDA_ERROR' "$tmp/err")" = 1 ] && grep -q 'decode' "$tmp/err" &&
+        grep -q '^leaks 0' "$tmp/report" && grep -q '^violations 0' "$tmp/report" && [ ! -s "$tmp/out" ]
+    result $? 'a kernel that fails in a later step'
+
     # The loop itself must be able to fail.
     echo '16 18' >"$tmp/wrong"
     "$loop" wrong 'KOTARO_FAIL=short:@' --answer "$tmp/wrong" --work "$tmp/work" -- "$@" --device cpu >"$tmp/out" 2>"$tmp/err"

@@ -493,18 +493,19 @@ static unsigned long next_random(unsigned long *state) {
     return *state >> 33;
 }
 
+// All of them where there are no more than that.
 static void walk_sample(worker *w, int index) {
     long all = count_all(w), between = all - FIRST_SAMPLED - LAST_SAMPLED;
     unsigned long state = w->o->seed;
-    long n_samples = between > 0 ? w->o->sample : all - FIRST_SAMPLED;
+    bool whole = between <= w->o->sample, fresh = false;
+    long n_all = whole ? all : FIRST_SAMPLED + w->o->sample + LAST_SAMPLED;
     if (index == 0) printf("# %s: of %ld, seed %lu\n", w->o->name, all, w->o->seed);
-    bool fresh = false;
-    for (long i = 0; i < FIRST_SAMPLED + n_samples + LAST_SAMPLED; i++) {
+    for (long i = 0; i < n_all; i++) {
         long n = i + 1;
-        if (i >= FIRST_SAMPLED && between > 0)
+        if (!whole && i >= FIRST_SAMPLED)
             n = FIRST_SAMPLED + 1 + (long)(next_random(&state) % (unsigned long)between);
-        if (i >= FIRST_SAMPLED + n_samples) n = all - (i - FIRST_SAMPLED - n_samples);
-        if (n >= 1 && i % w->o->jobs == index) (void)try_one(w, n, &fresh);
+        if (!whole && i >= n_all - LAST_SAMPLED) n = all - (n_all - 1 - i);
+        if (i % w->o->jobs == index) (void)try_one(w, n, &fresh);
     }
 }
 
