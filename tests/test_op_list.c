@@ -131,8 +131,8 @@ static void plan_dims_are_tried_in_full(void **state) {
             // A body's own ops are tried around every tile.
             if (plan && op->n_variants > 0 && !follows(op, d)) expect_sizes(op, d, &sets[d]);
             if (plan && sets[d].at.n < (follows(op, d) ? 3 : 4))
-                fail_msg("%.*s is run with %zu sizes of %.*s", KT_STR_ARG(op->name), sets[d].at.n,
-                    KT_STR_ARG(op->dims[d].name));
+                fail_msg("%.*s is run with %d sizes of %.*s", KT_STR_ARG(op->name),
+                    (int)sets[d].at.n, KT_STR_ARG(op->dims[d].name));
         }
     }
     fclose(table);
@@ -157,9 +157,9 @@ static void build_dims_are_sampled(void **state) {
         for (int d = 0; d < op->n_dims; d++) {
             if (op->dims[d].binding != KT_BINDING_BUILD || follows(op, d)) continue;
             if (full[d].at.n < 3 || quick[d].at.n < 2)
-                fail_msg("%.*s, %.*s: %zu sizes in full, %zu in %d quick runs, seed %" PRIu64,
-                    KT_STR_ARG(op->name), KT_STR_ARG(op->dims[d].name), full[d].at.n, quick[d].at.n,
-                    SEEDS, seed);
+                fail_msg("%.*s, %.*s: %d sizes in full, %d in %d quick runs, seed %" PRIu64,
+                    KT_STR_ARG(op->name), KT_STR_ARG(op->dims[d].name), (int)full[d].at.n,
+                    quick[d].at.n, SEEDS, seed);
         }
     }
 }
