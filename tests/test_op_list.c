@@ -159,7 +159,7 @@ static void build_dims_are_sampled(void **state) {
             if (full[d].at.n < 3 || quick[d].at.n < 2)
                 fail_msg("%.*s, %.*s: %d sizes in full, %d in %d quick runs, seed %" PRIu64,
                     KT_STR_ARG(op->name), KT_STR_ARG(op->dims[d].name), (int)full[d].at.n,
-                    quick[d].at.n, SEEDS, seed);
+                    (int)quick[d].at.n, SEEDS, seed);
         }
     }
 }
