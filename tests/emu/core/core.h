@@ -105,7 +105,10 @@ void emu_stop(void) __attribute__((noreturn)); // leaves the fibre; emu_block_ru
 bool emu_collect(const char *what, const char *file, int line);
 void emu_collected(void);
 // Recomputes the running fibre's stamp.
-void emu_stamp_now(void);
+static inline void emu_stamp_now(void) {
+    emu.stamp =
+        (emu_stamp)emu.epoch << 34 | (emu_stamp)emu.fibre->sub << 14 | emu.fibre->index << 4;
+}
 
 // ---- launch.c
 

@@ -184,7 +184,8 @@ static verdict after(emu_stamp write) {
     return (write & ATOMIC) != 0 ? AFTER_ATOMIC : AFTER_WRITE;
 }
 
-static inline verdict read_cell(emu_cell *c, emu_stamp first, emu_kind kind, bool shared) {
+static inline __attribute__((always_inline)) verdict read_cell(
+    emu_cell *c, emu_stamp first, emu_kind kind, bool shared) {
     if (c->read == emu.stamp) return FINE; // and nothing has happened since
     emu_stamp w = c->write;
     if (w >= first) {
@@ -200,7 +201,7 @@ static inline verdict read_cell(emu_cell *c, emu_stamp first, emu_kind kind, boo
     return FINE;
 }
 
-static inline verdict write_cell(emu_cell *c, emu_stamp first) {
+static inline __attribute__((always_inline)) verdict write_cell(emu_cell *c, emu_stamp first) {
     emu_stamp w = c->write, r = c->read;
     if (w == emu.stamp) return FINE;
     if (w >= first) {
@@ -232,7 +233,8 @@ static verdict add_cell(emu_cell *c, emu_stamp first, bool shared) {
     return FINE;
 }
 
-static inline verdict touch(emu_cell *c, emu_stamp first, emu_kind kind, bool shared) {
+static inline __attribute__((always_inline)) verdict touch(
+    emu_cell *c, emu_stamp first, emu_kind kind, bool shared) {
     verdict v;
     switch (kind) {
     case EMU_READ:
@@ -279,7 +281,8 @@ static void split_cell(cells *all, size_t word) {
     *c = (emu_cell){(emu_stamp)emu.epoch << EPOCH | SPLIT, 0};
 }
 
-static inline verdict touch_all(cells *all, size_t offset, size_t n, emu_kind kind) {
+static inline __attribute__((always_inline)) verdict touch_each(
+    cells *all, size_t offset, size_t n, emu_kind kind) {
     for (size_t i = offset; i < offset + n;) {
         emu_cell *c = &all->words[i / 4];
         bool split = is_split(c, all->first);
@@ -298,6 +301,13 @@ static inline verdict touch_all(cells *all, size_t offset, size_t n, emu_kind ki
         i += split ? 1 : 4;
     }
     return FINE;
+}
+
+// Compiled for the frequent kinds apart: most of a launch's time is spent here.
+static inline verdict touch_all(cells *all, size_t offset, size_t n, emu_kind kind) {
+    if (kind == EMU_READ) return touch_each(all, offset, n, EMU_READ);
+    if (kind == EMU_WRITE) return touch_each(all, offset, n, EMU_WRITE);
+    return touch_each(all, offset, n, kind);
 }
 
 // ---- words

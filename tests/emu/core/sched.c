@@ -69,11 +69,6 @@ enum { N_KEPT = 6 };
 #error "the emulator's fibres are written for x86-64"
 #endif
 
-void emu_stamp_now(void) {
-    const emu_fibre *fibre = emu.fibre;
-    emu.stamp = (uint64_t)emu.epoch << 34 | (uint64_t)fibre->sub << 14 | fibre->index << 4;
-}
-
 static void enter(emu_fibre *to) {
     emu.fibre = to;
     emu.stack = (uintptr_t)to->stack;
