@@ -478,9 +478,12 @@ static long count_all(worker *w) {
     join(cache, w->folder, "cache");
     make_cache(cache, w->o->cache);
     outcome out = run(w, of_files(w->o) ? 0 : -1);
-    const char *what = of_files(w->o)                         ? "calls "
-                       : strstr(w->o->fault, "alloc") != NULL ? "allocations "
-                                                              : "calls_that_can_fail ";
+    const char *fault = strchr(w->o->fault, '=') + 1;
+    char what[64] = "calls_that_can_fail ";
+    if (of_files(w->o)) (void)snprintf(what, sizeof what, "calls ");
+    if (strncmp(fault, "alloc", 5) == 0) (void)snprintf(what, sizeof what, "allocations ");
+    if (strncmp(fault, "cu", 2) == 0)
+        (void)snprintf(what, sizeof what, "calls.%.*s ", (int)strcspn(fault, ":"), fault);
     bool ok = out.code == 0 && find_word(report_of(w, &out), what, 1, false, word);
     long n = ok ? number(word) : 0;
     drop(&out);

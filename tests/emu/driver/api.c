@@ -148,7 +148,9 @@ static kt_cu_result inject(drv_call call, unsigned flags) {
         code = one->code > 0 ? one->code
                : one->sticky ? DRV_LAUNCH_FAILED
                              : usual_code(call, flags);
-        if (one->sticky) drv.sticky = code;
+        if (!one->sticky) continue;
+        drv.sticky = code;
+        drv_drop_all();
     }
     return code;
 }

@@ -285,6 +285,8 @@ bool drv_is_done(const drv_clock *clock);
 void drv_work_a_little(void);
 // Until nothing is being carried out, for what must not change beside it. Work may be pending.
 void drv_rest(void);
+// Ends what is being carried out and drops the rest, as a device does that gets lost.
+void drv_drop_all(void);
 bool drv_done_at(int lane, uint64_t seq);
 // Calls `visit` for all pending work.
 void drv_each_pending(void (*visit)(const drv_work *work, void *ctx), void *ctx);

@@ -440,6 +440,11 @@ static void drop_all(void) {
         while (lanes[i].first != NULL) retire(lanes[i].first);
 }
 
+void drv_drop_all(void) {
+    drv_rest();
+    drop_all();
+}
+
 static void mark_event(const drv_work *work) {
     drv_event *event = drv_handle_peek(DRV_EVENT, work->event);
     if (event != NULL && event->lane == work->lane && event->seq == work->seq)
