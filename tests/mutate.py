@@ -7,7 +7,8 @@ Half of the bugs are those of tests/data/mutations.txt, made by hand; the others
 ops/*/*.cu and ptx/device/*.cuh (but of machine.cuh and mma.cuh), --count of them, drawn from --seed. A bug is planted in
 a copy of ops/; a bug of a header goes in front of the kernels that include it, where its include guard keeps the
 header itself out. Then build/tests/gpu_ops runs the ops concerned over the stand-ins (tests/emu/emu.h), the quickest
-first, with one seed and then another, until a test fails. Before, the same ops must pass as they are.
+first, with one seed, then another, then under the sanitizers if build-san has them, until a test fails. Before, the
+same ops must pass as they are.
 
 --only names bugs (by hand) or, as m7, the seventh mechanical one. --fast takes those that are marked so, and no
 mechanical ones. A bug that does not compile is not counted, another one is drawn. The exit code is 1 if a bug made
@@ -32,7 +33,9 @@ from pathlib import Path
 TREE = Path(__file__).resolve().parent.parent
 BUILD = TREE / os.environ.get("BUILD", "build")
 MACHINE = {"machine.cuh", "mma.cuh"}  # the stand-ins replace them
-SEEDS = (1, 2)  # of the op tests' sizes and numbers; the second also runs every launch in another order
+SANITIZED = TREE / "build-san"  # where it is built, what is missed is tried there, too
+# Stand-ins, and the seed of the op tests' sizes and numbers. The second try also runs every launch in another order.
+TRIES = ((BUILD, 1), (BUILD, 2), (SANITIZED, 1))
 SECONDS = 900  # for an op's tests at most
 
 
@@ -247,9 +250,11 @@ EMULATOR = [
     ("alignment", r"misaligned"),
     ("bounds", r"beyond|behind|in front of|may not touch|of an input|touches|no memory is there|stack|overwritten"),
     ("order", r"depends on the order"),
+    ("fault", r"divides an integer|reaches code"),
 ]
 TESTS = [
     ("compiler", r"does not compile"),
+    ("sanitizer", r"runtime error:|AddressSanitizer"),
     ("stray write", r"memory that is no output was changed"),
     ("order", r"two runs differ|gives other bits"),
     ("value", r"tolerance|\bgot\b|differs|expected|not finite"),
@@ -266,18 +271,20 @@ def noticed_by(output):
     return "other"
 
 
-def run_op(folder, cache, op, seed, seconds, first):
+def run_op(folder, cache, build, op, seed, seconds, first):
     """Runs an op's tests. (how it failed or None, what it printed, seconds)"""
     env = dict(os.environ, KOTARO_OPS=op, KOTARO_SEED=str(seed), KOTARO_QUICK="1", KOTARO_CACHE_DIR=str(cache),
-               KOTARO_NVRTC=str(BUILD / "emu"), LD_LIBRARY_PATH=str(BUILD / "emu"), CMOCKA_MESSAGE_OUTPUT="tap",
+               KOTARO_NVRTC=str(build / "emu"), LD_LIBRARY_PATH=str(build / "emu"), CMOCKA_MESSAGE_OUTPUT="tap",
                TMPDIR=str(folder / "tmp"), LC_ALL="C.UTF-8")
     env.setdefault("KOTARO_EMU_SEED", str(seed))
     if first:
         env["KOTARO_FIRST"] = "1"
-    if seed != SEEDS[0]:
+    if seed != TRIES[0][1]:
         env.setdefault("KOTARO_EMU_ORDERS", "2")
+    if build == SANITIZED:
+        env.update(KOTARO_EMU="asan", ASAN_OPTIONS="protect_shadow_gap=0:detect_leaks=0")
     begin = time.monotonic()
-    child = subprocess.Popen(["nice", "-n", "10", str(BUILD / "tests/gpu_ops")], cwd=folder, env=env, text=True,
+    child = subprocess.Popen(["nice", "-n", "10", str(build / "tests/gpu_ops")], cwd=folder, env=env, text=True,
                              errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, start_new_session=True)
     try:
@@ -299,14 +306,14 @@ def run_op(folder, cache, op, seed, seconds, first):
     return noticed_by(output), output, spent
 
 
-def cache_folder():
+def cache_folder(build):
     """What a kernel is compiled to depends on the stand-ins, too: one folder for each of them, of which one is kept."""
     stand_ins = hashlib.sha256(os.environ.get("KOTARO_EMU", "").encode())
-    for path in sorted((BUILD / "emu").rglob("*")):
+    for path in sorted((build / "emu").rglob("*")):
         if path.is_file():
             stand_ins.update(path.read_bytes())
-    folder = BUILD / f"mutate-cache-{stand_ins.hexdigest()[:16]}"
-    for other in BUILD.glob("mutate-cache-*"):
+    folder = build / f"mutate-cache-{stand_ins.hexdigest()[:16]}"
+    for other in build.glob("mutate-cache-*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -316,7 +323,8 @@ def cache_folder():
 class Runner:
     def __init__(self, sources, work, keep):
         self.sources, self.work, self.keep = sources, work, keep
-        self.cache = cache_folder()
+        self.tries = [(build, seed) for build, seed in TRIES if (build / "tests/gpu_ops").exists()]
+        self.caches = {build: cache_folder(build) for build, _ in self.tries}
         self.seconds = {}  # by op: of its tests as they are
 
     def folder(self, name):
@@ -328,28 +336,33 @@ class Runner:
     def control(self, op):
         """The op's tests without a bug: they must pass."""
         folder = self.folder(f"control-{op}")
-        for seed in SEEDS:
-            how, output, spent = run_op(folder, self.cache, op, seed, SECONDS, first=False)
+        for build, seed in self.tries:
+            if build == SANITIZED:
+                continue  # make test-san does it
+            how, output, spent = run_op(folder, self.caches[build], build, op, seed, SECONDS, first=False)
             if how:
                 fail(f"the tests of '{op}' fail without a bug ({how}, seed {seed}):\n{output[-4000:]}")
             self.seconds[op] = max(spent, self.seconds.get(op, 0))
         return op
 
+    def run_ops(self, bug, folder, build, seed):
+        for op in sorted(bug.ops, key=lambda op: self.seconds.get(op, 0)):
+            limit = min(SECONDS, 60 + (20 if build == SANITIZED else 5) * self.seconds.get(op, SECONDS))
+            bug.how, output, _ = run_op(folder, self.caches[build], build, op, seed, limit, first=True)
+            if self.keep:
+                (self.keep / f"{bug.name}.{op}.{build.name}.{seed}.log").write_text(output)
+            if bug.how:
+                bug.op = op
+                bug.note = {TRIES[0]: "", TRIES[1]: "second seed"}.get((build, seed), "under the sanitizers")
+                return True
+        return False
+
     def run(self, bug):
         folder = self.folder(bug.name)
         bug.plant(self.sources, folder)
         begin = time.monotonic()
-        for seed in SEEDS:
-            for op in sorted(bug.ops, key=lambda op: self.seconds.get(op, 0)):
-                limit = min(SECONDS, 60 + 5 * self.seconds.get(op, SECONDS))
-                how, output, _ = run_op(folder, self.cache, op, seed, limit, first=True)
-                if self.keep:
-                    (self.keep / f"{bug.name}.{op}.{seed}.log").write_text(output)
-                if how:
-                    bug.how, bug.op = how, op
-                    bug.note = "" if seed == SEEDS[0] else f"seed {seed}"
-                    break
-            if bug.how:
+        for build, seed in self.tries[:2] if bug.miss else self.tries:
+            if self.run_ops(bug, folder, build, seed):
                 break
         bug.seconds = time.monotonic() - begin
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE = 16, FAR = 4096 };
+enum { PAGE = 16, FAR = 4096, LISTED = 4096 };
 
 // Made once for a test, when first asked for.
 struct kt_check_scene {
@@ -381,11 +381,14 @@ static void fill_logits(kt_check_data *data, int port) {
     for (int64_t row = 0; row + v <= t->n; row += v) {
         bool broken = coin(data, 3);
         float shift = coin(data, 3) ? (coin(data, 2) ? 200.0F : -200.0F) : 0;
+        // About as many equal ones at the top as a sampler may list.
+        int64_t equal = v > LISTED + 2 && coin(data, 3) ? LISTED + pick(data, -1, 2) : 0;
         for (int64_t i = row; i < row + v; i++) {
             at[i] = at[i] * 4 + shift;
             if (coin(data, 8)) at[i] = at[pick(data, row, i)];
             if (broken && coin(data, 50)) at[i] = odd[pick(data, 0, 4)];
         }
+        for (int64_t i = row; i < row + equal; i++) at[i] = shift + 40;
     }
 }
 
