@@ -20,6 +20,7 @@ enum {
     INVALID_DEVICE = 101,
     INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
+    DESTROYED_CONTEXT = 709,
     NOT_FOUND = 500,
     PINNED_ALREADY = 712,
     NOT_PINNED = 713,
@@ -110,6 +111,22 @@ static void nothing_works_without_a_context(void) {
 static void attach(void *ctx) {
     (void)ctx;
     WRONG(D->cuCtxSynchronize(), INVALID_CONTEXT, "no context is current");
+}
+
+static void release(void *ctx) {
+    (void)ctx;
+    GOOD(D->cuDevicePrimaryCtxRelease(0));
+}
+
+// What is current here, another thread releases.
+static void a_context_goes_for_all_threads(void) {
+    emu_child_open();
+    kt_os_thread *thread = kt_os_thread_start(release, NULL, 1 << 20);
+    MUST(thread != NULL);
+    kt_os_thread_join(thread);
+    kt_dptr at;
+    WRONG(D->cuMemAlloc(&at, 16), DESTROYED_CONTEXT, "exists no more");
+    GOOD(D->cuCtxSetCurrent(NULL));
 }
 
 static void a_context_belongs_to_a_thread(void) {
@@ -366,6 +383,11 @@ static void missing_order_is_found(void) {
         WRONG(0, 0, "no event orders them");
     }
     MUST(n_first > 5 && n_first < 45); // both happen
+    // However many there were since.
+    GOOD(D->cuMemsetD8Async(at, 1, 1, a));
+    for (int i = 0; i < 200; i++) GOOD(D->cuMemsetD8Async(at + 16, 1, 1, a));
+    WRONG(D->cuMemsetD8Async(at, 2, 1, b), 0, "no event orders them");
+    GOOD(D->cuCtxSynchronize());
     // Reading twice needs no order, and other bytes neither.
     unsigned char got[8];
     GOOD(D->cuMemcpyDtoHAsync(got, at, 4, a));
@@ -625,6 +647,7 @@ static void shares_of_a_device(void) {
     unsigned n = 1;
     GOOD(D->cuDeviceGetDevResource(0, &all, 1));
     MUST(all.of.sm.sm_count == 132);
+    kt_cu_event event = new_event(2); // of the primary context
     GOOD(D->cuDevSmResourceSplitByCount(&part, &n, &all, &rest, 0, 20));
     MUST(n == 1 && part.of.sm.sm_count == 24 && rest.of.sm.sm_count == 108); // eights
     GOOD(D->cuDevResourceGenerateDesc(&desc, &part, 1));
@@ -637,6 +660,9 @@ static void shares_of_a_device(void) {
     kt_dptr at = new_memory(BYTES);
     GOOD(D->cuMemsetD8Async(at, 1, BYTES, stream));
     GOOD(D->cuStreamSynchronize(stream));
+    WRONG(D->cuEventRecord(event, stream), INVALID_HANDLE, "of different contexts");
+    GOOD(D->cuStreamWaitEvent(stream, event, 0));
+    GOOD(D->cuEventDestroy(event));
     GOOD(D->cuMemFree(at));
     GOOD(D->cuStreamDestroy(stream));
     GOOD(D->cuGreenCtxDestroy(green));
@@ -696,6 +722,7 @@ static const emu_child_case cases[] = {
     {"handles_are_checked", handles_are_checked, {NULL}, 0, {NULL}},
     {"nothing_works_without_a_context", nothing_works_without_a_context, {NULL}, 0, {NULL}},
     {"a_context_belongs_to_a_thread", a_context_belongs_to_a_thread, {NULL}, 0, {NULL}},
+    {"a_context_goes_for_all_threads", a_context_goes_for_all_threads, {NULL}, 0, {NULL}},
     {"what_is_left_is_listed", what_is_left_is_listed, {NULL}, EMU_STRICT_EXIT,
         {"never released: stream", "never released: device memory 1 (100 bytes)", "4 leaks"}},
     {"what_a_context_leaves_is_listed", what_a_context_leaves_is_listed, {NULL}, EMU_STRICT_EXIT,

@@ -10,6 +10,7 @@
 drv_all drv = {.lock = PTHREAD_MUTEX_INITIALIZER};
 _Thread_local const char *drv_call_name = "?";
 _Thread_local drv_context *drv_current_context;
+_Thread_local void *drv_current_handle;
 
 #define NAME(need, name, version, params) #name,
 const char *const drv_call_names[DRV_N_CALLS] = {KT_DRIVER_LIST(NAME)};
@@ -171,9 +172,14 @@ kt_cu_result drv_enter(drv_call call, unsigned flags) {
     if (!drv.initialised) return DRV_NOT_INITIALIZED;
     if (code != KT_CU_SUCCESS) return code;
     if (drv.sticky != KT_CU_SUCCESS && (flags & DRV_LATE) == 0) return drv.sticky;
-    if ((flags & DRV_CURRENT) != 0 && drv_current_context == NULL) {
+    if ((flags & DRV_CURRENT) == 0) return KT_CU_SUCCESS;
+    if (drv_current_context == NULL) {
         drv_violation("no context is current on this thread");
         return DRV_INVALID_CONTEXT;
+    }
+    if (drv_handle_peek(DRV_CONTEXT, drv_current_handle) == NULL) { // another thread released it
+        drv_violation("the context that is current on this thread exists no more");
+        return DRV_DESTROYED_CONTEXT;
     }
     return KT_CU_SUCCESS;
 }
@@ -284,6 +290,7 @@ static const code_row codes[] = {
     {KT_CU_NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
     {DRV_ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was made"},
     {DRV_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested"},
+    {DRV_DESTROYED_CONTEXT, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
     {DRV_REGISTERED_ALREADY, "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED", "registered already"},
     {DRV_NOT_REGISTERED, "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED", "not registered"},
     {DRV_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "a kernel failed"},

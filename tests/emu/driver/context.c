@@ -156,6 +156,7 @@ static kt_cu_result set_current(kt_cu_context context) {
     drv_context *found = drv_handle_find(DRV_CONTEXT, context);
     if (found == NULL) return DRV_INVALID_CONTEXT;
     drv_current_context = found;
+    drv_current_handle = context;
     return KT_CU_SUCCESS;
 }
 

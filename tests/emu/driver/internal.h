@@ -37,6 +37,7 @@ enum {
     DRV_NOT_FOUND = 500,
     DRV_ILLEGAL_ADDRESS = 700,
     DRV_OUT_OF_RESOURCES = 701,
+    DRV_DESTROYED_CONTEXT = 709,
     DRV_REGISTERED_ALREADY = 712,
     DRV_NOT_REGISTERED = 713,
     DRV_LAUNCH_FAILED = 719,
@@ -356,8 +357,9 @@ typedef struct drv_all {
     const char *fired;                         // the last call that it made fail; NULL: none
 } drv_all;
 extern drv_all drv;
-extern _Thread_local const char *drv_call_name; // that this thread is in
-extern _Thread_local drv_context *drv_current_context;
+extern _Thread_local const char *drv_call_name;        // that this thread is in
+extern _Thread_local drv_context *drv_current_context; // may be gone: drv_enter looks at
+extern _Thread_local void *drv_current_handle;         // this
 
 void drv_get_lost(kt_cu_result code, const char *why); // the first one is told and stays
 uint64_t drv_now_ns(void);

@@ -14,7 +14,7 @@
 #include <time.h>
 
 enum {
-    HISTORY = 64,             // works of a lane that new work of other lanes is compared with
+    HISTORY = 256,            // works of a lane that new work of other lanes is compared with
     QUIET_NS = 300000,        // the host has been quiet for so long: work goes on by itself
     AFTER_GRAPH_NS = 1000000, // the host gets so long to submit more when a graph has ended
     MAX_SPARE = 3,
@@ -329,6 +329,10 @@ static kt_cu_result record(kt_cu_event handle, kt_cu_stream to) {
     drv_event *event = drv_handle_find(DRV_EVENT, handle);
     drv_stream *stream = drv_stream_find(to);
     if (event == NULL || stream == NULL) return DRV_INVALID_HANDLE;
+    if (event->context != stream->context) { // to wait for one of another context is fine
+        drv_violation("the event and the stream are of different contexts");
+        return DRV_INVALID_HANDLE;
+    }
     drv_work *work = drv_work_new(DRV_WORK_RECORD, "an event");
     work->event = handle;
     drv_submit(stream, work);
