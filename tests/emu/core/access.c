@@ -168,8 +168,9 @@ RANGE(write_range, EMU_WRITE)
 void emu_tsan_init(void) __asm__("__tsan_init");
 void emu_tsan_init(void) {}
 
-// ---- and for what is misaligned, beyond an array, shifted too far (-fsanitize=alignment,bounds,
-// shift). How they are called: libubsan, ubsan_handlers.h.
+// ---- and for what is misaligned, beyond an array, shifted too far, converted to an integer that
+// cannot hold it (-fsanitize=alignment,bounds,shift,float-cast-overflow). How they are called:
+// libubsan, ubsan_handlers.h.
 
 typedef struct place {
     const char *file;
@@ -216,4 +217,14 @@ void emu_shifted_too_far(const shifted *what, uintptr_t left, uintptr_t right) {
     if (!emu.running) return;
     emu_fail_at(__builtin_return_address(0), "a number of type %s, %lld, is shifted by %lld bits",
         what->left->name, (long long)left, (long long)right);
+}
+
+// A GPU gives the nearest integer of the type (NaN: 0), this machine something else.
+void emu_wide_cast(const void *what, uintptr_t from) __asm__("__ubsan_handle_float_cast_overflow");
+void emu_wide_cast(const void *what, uintptr_t from) {
+    (void)what;
+    (void)from;
+    if (!emu.running) return;
+    emu_fail_at(__builtin_return_address(0),
+        "converts a floating-point number to an integer type that cannot hold it");
 }

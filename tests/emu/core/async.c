@@ -13,6 +13,7 @@ typedef struct copy {
     const void *from;
     int size, bytes;
     const void *pc;
+    unsigned char was[16]; // what is copied, when the copy began
 } copy;
 
 // A thread's copies that are under way, oldest first.
@@ -47,7 +48,9 @@ void emu_copy(void *shared, const void *global, int size, int bytes) {
     emu_copies *copies = own();
     if (copies->n == MAX_COPIES)
         emu_fail_at(pc, "more than %d asynchronous copies of one thread are under way", MAX_COPIES);
-    copies->of[copies->n++] = (copy){shared, global, size, bytes, pc};
+    copy *c = &copies->of[copies->n++];
+    *c = (copy){.to = shared, .from = global, .size = size, .bytes = bytes, .pc = pc};
+    memcpy(c->was, global, (size_t)bytes);
     memset(shared, 0xff, (size_t)size);
 }
 
@@ -68,6 +71,9 @@ void emu_copy_wait(int newest) {
     for (int i = 0; i < end; i++) {
         const copy *c = &copies->of[i];
         emu_access(c->to, (size_t)c->size, EMU_COPY_END, pc);
+        if (memcmp(c->was, c->from, (size_t)c->bytes) != 0)
+            emu_fail_at(c->pc, "the source of an asynchronous copy was written while it is under "
+                               "way");
         memset(c->to, 0, (size_t)c->size);
         memcpy(c->to, c->from, (size_t)c->bytes);
     }

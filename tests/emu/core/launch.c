@@ -3,6 +3,7 @@
 #include "tests/emu/core/core.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -138,9 +139,11 @@ static const int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 enum { N_CAUGHT = sizeof caught / sizeof caught[0] };
 static struct sigaction before[N_CAUGHT];
 static stack_t stack_before;
+static pthread_t runner; // the host's thread that runs the launch
 
 static void on_signal(int number, siginfo_t *info, void *context) {
-    if (emu.fibre == NULL) { // not the kernel's fault: as if nobody had caught it
+    // Not the kernel's fault, but of another thread, or our own: as if nobody had caught it.
+    if (emu.fibre == NULL || !pthread_equal(pthread_self(), runner)) {
         for (int i = 0; i < N_CAUGHT; i++) sigaction(caught[i], &before[i], NULL);
         return;
     }
@@ -160,6 +163,7 @@ static void on_signal(int number, siginfo_t *info, void *context) {
 
 static void catch_signals(void) {
     static unsigned char stack[SIGNAL_STACK_BYTES];
+    runner = pthread_self();
     stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
     sigaltstack(&own, &stack_before);
     struct sigaction action = {

@@ -94,10 +94,11 @@ void emu_mma_compute(emu_warp *warp) {
 // change the second, nor does a step through f32 whose last bit says that something was lost.
 static uint32_t fma_f16(float a, float b, float c) {
     double v = (double)a * (double)b + (double)c;
+    if (v != v) return 0x7fff; // a GPU has one NaN
     float f = (float)v;
     uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
-    double lost = v - (double)f; // a NaN or infinite f loses nothing
+    double lost = v - (double)f; // an infinite f loses nothing
     if (lost != 0 && (bits & 0x7f800000) != 0x7f800000) {
         if ((lost < 0) != (bits >> 31 != 0)) bits--; // towards 0
         bits |= 1;

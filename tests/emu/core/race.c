@@ -158,6 +158,11 @@ static bool is_handed_over(emu_stamp s) {
 
 // ---- cells
 
+// The least stamp of the running block.
+static inline emu_stamp own_block(void) {
+    return (emu_stamp)emu.block_epoch << EPOCH;
+}
+
 // Whether what has a stamp of this launch comes before what the running thread does now.
 static inline bool is_before(emu_stamp s) {
     uint32_t epoch = (uint32_t)(s >> EPOCH);
@@ -186,8 +191,9 @@ static verdict after(emu_stamp write) {
 
 static inline __attribute__((always_inline)) verdict read_cell(
     emu_cell *c, emu_stamp first, emu_kind kind, bool shared) {
-    if (c->read == emu.stamp) return FINE; // and nothing has happened since
     emu_stamp w = c->write;
+    // It read this before, and nothing has happened since; but perhaps in another way.
+    if (c->read == emu.stamp && kind == EMU_READ && (w < first || w >= own_block())) return FINE;
     if (w >= first) {
         if ((w & IN_FLIGHT) != 0) return UNDER_WAY;
         if (kind == EMU_READ_ONCE) return WRITTEN_BY_LAUNCH;

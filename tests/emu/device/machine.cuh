@@ -57,7 +57,7 @@ KT_DEVICE kt_f16 kt_to_f16(float v) {
     _Float16 value = (_Float16)v;
     kt_f16 h;
     __builtin_memcpy(&h, &value, 2);
-    return h;
+    return (kt_bits(v) & 0x7fffffff) > 0x7f800000 ? kt_f16{0x7fff} : h; // a GPU has one NaN
 }
 KT_DEVICE float kt_to_f32(kt_f16 h) {
     _Float16 value;

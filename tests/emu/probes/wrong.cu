@@ -118,6 +118,12 @@ extern "C" __global__ void kt_static_overflow(uint32_t *y, const uint32_t *x, ui
     KT_SHARED(uint16_t, s, 63);
     s[T] = (uint16_t)x[T];
 }
+extern "C" __global__ void kt_static_overflow_by_pointer(
+    uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    KT_SHARED(uint16_t, s, 63);
+    uint16_t *from = s;
+    from[T] = (uint16_t)x[T];
+}
 extern "C" __global__ void kt_much_shared(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
     KT_SHARED(uint32_t, s, 30000);
     s[T] = 0;
@@ -247,6 +253,16 @@ extern "C" __global__ void kt_copy_to_global(uint32_t *y, const uint32_t *x, uin
     kt_copy_commit();
     kt_copy_wait<0>();
 }
+// The copy may read before or after another thread writes.
+extern "C" __global__ void kt_copy_changes(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    KT_SHARED_DYNAMIC(uint32_t, s);
+    if (T < 32) kt_copy16(s + T * 4, y + T * 4, 16);
+    kt_copy_commit();
+    kt_sync();
+    if (T >= 32) y[(T - 32) * 4] = 1;
+    kt_sync();
+    kt_copy_wait<0>();
+}
 extern "C" __global__ void kt_copy_beyond(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
     KT_SHARED_DYNAMIC(uint32_t, s);
     kt_copy16(s + T * 4, x + 1024 - 63 * 4 + T * 4, 16); // 0 bytes would be fine
@@ -309,6 +325,13 @@ extern "C" __global__ void kt_others_stack(uint32_t *y, const uint32_t *x, uint3
     y[T] = *s[N - 1 - T];
     kt_sync();
 }
+extern "C" __global__ void kt_wide_cast(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    y[T] = (uint32_t)(int32_t)((float)x[T] * 1e8f);
+}
+extern "C" __global__ void kt_cast_nan(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    y[T] = (uint32_t)(int32_t)kt_float(x[T] | 0x7fc00000u);
+}
+
 static uint32_t deep(volatile uint32_t *from, int32_t n) {
     volatile uint32_t kept[64];
     kept[n % 64] = from[0] + 1;
@@ -354,13 +377,26 @@ extern "C" __global__ void kt_once_of_written(uint32_t *y, const uint32_t *x, ui
     y[T] = x[T];
     y[N + T] = kt_load_once2(y + T);
 }
+// The other ways of reading it do not tell what these are for.
+extern "C" __global__ void kt_once_after_read(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    y[T] = x[T];
+    uint32_t v = *(volatile uint32_t *)(y + T);
+    y[N + T] = v + kt_load_once2(y + T);
+}
 // Whoever comes first is first: every order of the threads is another result.
 extern "C" __global__ void kt_order(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
     y[kt_atomic_add(ticket, 1)] = (uint32_t)(B * N + T);
 }
 
 // The last block adds what all wrote: done right, and with a step left out.
-enum { NO_FENCE = 1, NO_BARRIER = 2, NO_SECOND_FENCE = 4, PLAIN_LOAD = 8, NO_TICKET = 16 };
+enum {
+    NO_FENCE = 1,
+    NO_BARRIER = 2,
+    NO_SECOND_FENCE = 4,
+    PLAIN_LOAD = 8,
+    NO_TICKET = 16,
+    TWO_LOADS = 32
+};
 KT_DEVICE void last_block_adds(uint32_t *y, const uint32_t *x, uint32_t *ticket, int32_t without) {
     KT_SHARED(uint32_t, before, 1);
     y[B * N + T] = x[T] + (uint32_t)B;
@@ -376,6 +412,7 @@ KT_DEVICE void last_block_adds(uint32_t *y, const uint32_t *x, uint32_t *ticket,
         const uint32_t *at = y + i * N + T;
         sum += (without & PLAIN_LOAD) != 0 ? *at
                                            : kt_bits(kt_load_shared_by_blocks((const float *)at));
+        if ((without & TWO_LOADS) != 0) sum += *at;
     }
     y[BLOCKS * N + T] = sum;
 }
@@ -394,6 +431,9 @@ extern "C" __global__ void kt_ticket_no_second_fence(
 }
 extern "C" __global__ void kt_ticket_plain_load(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
     last_block_adds(y, x, ticket, PLAIN_LOAD);
+}
+extern "C" __global__ void kt_ticket_two_loads(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    last_block_adds(y, x, ticket, TWO_LOADS);
 }
 extern "C" __global__ void kt_own_tickets(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
     last_block_adds(y, x, ticket, NO_TICKET);
@@ -430,5 +470,8 @@ extern "C" __global__ void kt_good_numbers(uint32_t *y, const uint32_t *x, uint3
     y[10] = (uint32_t)kt_popcount(0xf0f0u);
     y[11] = kt_bits(kt_fma(1.00000012f, 1.00000012f, -1.00000024f));
     y[12] = kt_load_once8(x + 2).y;
+    const float none = kt_float(0xffc12345u + x[0]); // 0
+    y[14] = kt_to_f16(none).bits;
+    y[15] = kt_fma_f16x2(0x7c003c00u, 0x00003c00u, 0x3c00fe01u); // infinity * 0, 1 + NaN
     y[13] = (uint32_t)sizeof(kt_u32x4) + (uint32_t)kt_ceil(2.1);
 }
