@@ -1,5 +1,5 @@
 // The stand-in driver's checks of memory, streams, contexts, profiles and failures: each is shown
-// with a use that it must find. Launches and graphs: test_emu_launch.c.
+// with a use that it must find. Launches and graphs: test_emu_launch.c. Long: a case a misuse.
 #include "runtime/base/os.h"
 #include "runtime/gpu/memory.h"
 #include "tests/emu_child.h"

@@ -1,5 +1,5 @@
 // The stand-in driver's checks of modules, launches and graphs, and its counts: each is shown with
-// a use that it must find. The rest: test_emu_driver.c.
+// a use that it must find. The rest: test_emu_driver.c. Long, as the cases share what they open.
 #include "runtime/base/os.h"
 #include "tests/emu_child.h"
 
@@ -317,6 +317,76 @@ static void missing_order_of_kernels_shows(void) {
     close_rig(&r);
 }
 
+// Ends a case that has lost the device.
+static void leave_rig(rig *r) {
+    (void)D->cuLibraryUnload(r->library);
+    (void)D->cuMemFree(r->at);
+    (void)D->cuStreamDestroy(r->s);
+    (void)D->cuCtxSetCurrent(NULL);
+    (void)D->cuDevicePrimaryCtxRelease(0);
+}
+
+// And checked kernels notice, if one of them writes: found whichever comes first.
+static void kernels_of_two_streams(bool writes, bool ordered) {
+    rig r = open_rig(89);
+    kt_cu_stream other;
+    kt_cu_event event;
+    kt_dptr to, apart;
+    int n = 4;
+    GOOD(D->cuStreamCreate(&other, 1));
+    GOOD(D->cuEventCreate(&event, 2));
+    GOOD(D->cuMemAlloc(&to, 256));
+    apart = to + 16;
+    void *first[] = {&to, &r.at, &n}, *second[] = {writes ? &r.at : &apart, &r.at, &n};
+    kt_cu_function copy = emu_child_function(r.library, "kt_copy");
+    GOOD(emu_child_launch(r.s, copy, 1, 1, first));
+    GOOD(D->cuEventRecord(event, r.s));
+    if (ordered) GOOD(D->cuStreamWaitEvent(other, event, 0));
+    GOOD(emu_child_launch(other, copy, 1, 1, second));
+    MUST((D->cuCtxSynchronize() == 0) == (ordered || !writes));
+    (void)D->cuMemFree(to);
+    (void)D->cuEventDestroy(event);
+    (void)D->cuStreamDestroy(other);
+    leave_rig(&r);
+}
+
+static void kernels_that_touch_the_same(void) {
+    kernels_of_two_streams(true, false);
+}
+static void kernels_that_wait(void) {
+    kernels_of_two_streams(true, true);
+}
+static void kernels_that_read_the_same(void) {
+    kernels_of_two_streams(false, false);
+}
+
+// A copy that is submitted when the kernel has run.
+static void a_copy_after_a_kernel(void) {
+    rig r = open_rig(89);
+    kt_cu_stream other;
+    kt_cu_event event;
+    int v = 3, got = 0;
+    void *params[] = {&r.at, &v};
+    GOOD(D->cuStreamCreate(&other, 1));
+    GOOD(D->cuEventCreate(&event, 2));
+    GOOD(emu_child_launch(r.s, emu_child_function(r.library, "kt_plus"), 1, 1, params));
+    GOOD(D->cuMemcpyDtoHAsync(&got, r.at + 4, 4, r.s));
+    GOOD(D->cuEventRecord(event, r.s));
+    emu_ctl.lazy(false);
+    while (EMU_COUNT(kernels_run) == 0) kt_os_sleep_us(100);
+    emu_ctl.lazy(true);
+    GOOD(D->cuMemsetD8Async(r.at + 8, 0, 4, other)); // beside it
+    GOOD(D->cuMemsetD8Async(r.at, 0, 4, other));
+    (void)D->cuStreamSynchronize(other);
+    WRONG(0, 0, "which kt_plus wrote, and nothing orders the two");
+    GOOD(D->cuCtxSynchronize());
+    GOOD(D->cuMemsetD8Async(r.at, 0, 4, other));
+    GOOD(D->cuStreamSynchronize(other));
+    GOOD(D->cuEventDestroy(event));
+    GOOD(D->cuStreamDestroy(other));
+    close_rig(&r);
+}
+
 // A kernel and a copy that nothing orders: found whichever comes first.
 static void a_kernel_beside_a_copy(bool writes, bool ordered) {
     rig r = open_rig(89);
@@ -347,11 +417,7 @@ static void a_kernel_beside_a_copy(bool writes, bool ordered) {
     (void)D->cuMemFree(from);
     (void)D->cuEventDestroy(event);
     (void)D->cuStreamDestroy(other);
-    (void)D->cuLibraryUnload(r.library);
-    (void)D->cuMemFree(r.at);
-    (void)D->cuStreamDestroy(r.s);
-    (void)D->cuCtxSetCurrent(NULL);
-    (void)D->cuDevicePrimaryCtxRelease(0);
+    leave_rig(&r);
 }
 
 static void a_kernel_reads_what_is_written(void) {
@@ -489,6 +555,45 @@ static void edges_order_nodes(void) {
     }
     MUST(n_first > 5 && n_first < 25);
     close_rig(&r);
+}
+
+// A kernel beside a kernel, a fill or neither, without an edge; the last node comes after all.
+static void nodes_without_an_edge(int beside) {
+    rig r = open_rig(89);
+    kt_cu_graph graph;
+    kt_cu_node nodes[3];
+    int three = 3;
+    kt_dptr apart = r.at + 8;
+    void *params[] = {&r.at, &three}, *others[] = {beside == 0 ? &apart : &r.at, &three};
+    const kt_cu_memset_node fill = {.to = r.at, .element_bytes = 4, .width = 1, .height = 1};
+    kt_cu_function plus = emu_child_function(r.library, "kt_plus");
+    GOOD(D->cuGraphCreate(&graph, 0));
+    nodes[0] = add_kernel(graph, NULL, 0, plus, params);
+    if (beside == 2)
+        GOOD(D->cuGraphAddMemsetNode(&nodes[1], graph, NULL, 0, &fill, NULL));
+    else
+        nodes[1] = add_kernel(graph, NULL, 0, plus, others);
+    nodes[2] = add_kernel(graph, nodes, 2, plus, params);
+    kt_cu_exec exec = make_exec(graph);
+    int code = D->cuGraphLaunch(exec, r.s);
+    for (int i = 0; i < 2 && code == 0; i++) code = D->cuGraphLaunch(exec, r.s);
+    if (code == 0) code = D->cuStreamSynchronize(r.s);
+    bool found = code != 0 || EMU_COUNT(violations) > 0;
+    MUST(found == (beside != 0));
+    emu_ctl.forgive();
+    (void)D->cuGraphExecDestroy(exec);
+    (void)D->cuGraphDestroy(graph);
+    leave_rig(&r);
+}
+
+static void nodes_that_touch_other_memory(void) {
+    nodes_without_an_edge(0);
+}
+static void kernels_without_an_edge(void) {
+    nodes_without_an_edge(1);
+}
+static void a_fill_without_an_edge(void) {
+    nodes_without_an_edge(2);
 }
 
 static void a_graph_runs_once_at_a_time(void) {
@@ -677,7 +782,15 @@ static const emu_child_case cases[] = {
         0, {NULL}},
     {"a_kernel_uses_freed_memory", a_kernel_uses_freed_memory, {"KOTARO_EMU=checked"}, 0,
         {"emu: the device is lost (error 700)", "kt_fill"}},
-    {"missing_order_of_kernels_shows", missing_order_of_kernels_shows, {NULL}, 0, {NULL}},
+    {"missing_order_of_kernels_shows", missing_order_of_kernels_shows, {"KOTARO_EMU=plain"}, 0,
+        {NULL}},
+    {"kernels_that_touch_the_same", kernels_that_touch_the_same, {"KOTARO_EMU=checked"}, 0,
+        {", and no event or edge orders the two"}},
+    {"kernels_that_touch_the_same_2", kernels_that_touch_the_same,
+        {"KOTARO_EMU=checked", "KOTARO_EMU_SEED=2"}, 0, {", and no event or edge orders the two"}},
+    {"kernels_that_wait", kernels_that_wait, {"KOTARO_EMU=checked"}, 0, {NULL}},
+    {"kernels_that_read_the_same", kernels_that_read_the_same, {"KOTARO_EMU=checked"}, 0, {NULL}},
+    {"a_copy_after_a_kernel", a_copy_after_a_kernel, {"KOTARO_EMU=checked"}, 0, {NULL}},
     {"a_kernel_reads_what_is_written", a_kernel_reads_what_is_written, {"KOTARO_EMU=checked"}, 0,
         {"kt_copy", "where a copy or fill of another stream writes"}},
     {"a_kernel_reads_what_is_written_2", a_kernel_reads_what_is_written,
@@ -689,7 +802,13 @@ static const emu_child_case cases[] = {
     {"a_kernel_waits_for_a_reader", a_kernel_waits_for_a_reader, {NULL}, 0, {NULL}},
     {"graphs_are_looked_at", graphs_are_looked_at, {NULL}, 0, {NULL}},
     {"graphs_hold_what_they_were_given", graphs_hold_what_they_were_given, {NULL}, 0, {NULL}},
-    {"edges_order_nodes", edges_order_nodes, {NULL}, 0, {NULL}},
+    {"edges_order_nodes", edges_order_nodes, {"KOTARO_EMU=plain"}, 0, {NULL}},
+    {"nodes_that_touch_other_memory", nodes_that_touch_other_memory, {"KOTARO_EMU=checked"}, 0,
+        {NULL}},
+    {"kernels_without_an_edge", kernels_without_an_edge, {"KOTARO_EMU=checked"}, 0,
+        {"and no event or edge orders the two"}},
+    {"a_fill_without_an_edge", a_fill_without_an_edge, {"KOTARO_EMU=checked"}, 0,
+        {"orders the two"}},
     {"a_graph_runs_once_at_a_time", a_graph_runs_once_at_a_time, {NULL}, 0, {NULL}},
     {"graphs_are_compared_with_other_streams", graphs_are_compared_with_other_streams, {NULL}, 0,
         {NULL}},

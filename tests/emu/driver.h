@@ -34,13 +34,14 @@
 //                       "leaks 0", "violations 0"; "fired NAME" of a call that was made to fail
 //   KOTARO_EMU_STRICT   set: a process with violations or leaks exits with EMU_STRICT_EXIT
 //
-// What copies and fills of different streams touch is compared, and checked kernels (KOTARO_EMU)
-// must keep off what a copy of another stream touches, when nothing orders the two.
+// What copies and fills of different streams touch is compared, and what checked kernels
+// (KOTARO_EMU) of different streams, or of one graph, touch: each with the other's copies, fills
+// and kernels, when no event or edge orders the two. Of plain kernels the order is random.
 //
-// What it does not see: two kernels in different streams that touch the same memory, which run one
-// after the other, in random order; a copy that is submitted while an unordered kernel runs; a host
-// address given to a kernel where a device address is meant, as both are the same for pinned
-// memory, as they are on Linux.
+// What it does not see: that one thread of the host relies on what another one has waited for, as
+// all are taken for one; copies that 256 others of their stream came after, and kernels that 1024
+// pieces of work came after; a host address given to a kernel where a device address is meant, as
+// both are the same for pinned memory, as they are on Linux.
 #ifndef EMU_DRIVER_H
 #define EMU_DRIVER_H
 

@@ -115,6 +115,15 @@ void emu_watch(const emu_region *regions, size_t n);
 // touch what those write, nor write what they only read (`writable` false). Checked modules only.
 void emu_set_unordered(const emu_region *regions, size_t n);
 
+// The same with earlier launches, by their numbers: the next one must not touch what they wrote,
+// nor write what they read (of several readers, the last one is known). Checked modules only.
+void emu_set_unordered_launches(const uint64_t *numbers, size_t n);
+uint64_t emu_last_launch(void); // its number, from 1
+// Whether one of these launches wrote the bytes, or if `writes` touched them; `who`: "kt_x wrote".
+// For what is no kernel. false for memory that is not mapped.
+bool emu_has_touched(
+    const uint64_t *numbers, size_t n, uint64_t at, uint64_t bytes, bool writes, char who[128]);
+
 typedef struct emu_launch {
     const emu_module_table *module; // that has the kernel; already loaded, *state perhaps not set
     const emu_kernel *kernel;

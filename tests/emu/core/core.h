@@ -177,7 +177,8 @@ const emu_span *emu_map_find(uintptr_t at, size_t n);
 bool emu_map_is_read_by_others(uintptr_t at, size_t n); // emu_set_unordered
 // What is wrong with n bytes that emu_map_find did not find, for a message.
 void emu_map_explain(uintptr_t at, size_t n, char out[200]);
-void emu_map_forget_stamps(void); // stamps begin again at 0
+void emu_map_forget_stamps(void);         // stamps begin again at 0
+emu_memory *emu_map_memory(uintptr_t at); // NULL: not mapped
 // For kernels in a process with the address sanitizer: what they may not touch is poisoned.
 void emu_map_poison(void);
 void emu_map_unpoison(void);
@@ -198,6 +199,9 @@ void emu_race_atomic(uintptr_t at); // before the access: what it takes over fro
 void emu_race_free(emu_memory *memory);
 void emu_race_forget_shared(void);
 void emu_race_launch(void); // forgets the last launch's hand-overs
+// Epochs of a launch that has ended, and its kernel; forgets the launches set as unordered.
+void emu_race_forget_launches(void);
+void emu_race_launched(uint64_t number, uint32_t first, uint32_t last, const char *kernel);
 
 // ---- undo.c
 

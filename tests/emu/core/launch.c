@@ -250,6 +250,7 @@ bool emu_run(const emu_launch *launch, const char **why) {
     if (emu.epoch > MAX_EPOCH) { // stamps begin again
         emu_map_forget_stamps();
         emu_race_forget_shared();
+        emu_race_forget_launches();
         emu.epoch = 0;
     }
     failure.is_set = false;
@@ -260,6 +261,7 @@ bool emu_run(const emu_launch *launch, const char **why) {
     *launch->module->state = &emu.state;
     emu_shared_open();
     n_launches++;
+    const uint32_t first_epoch = emu.epoch + 1;
     emu.counts.launches++;
     catch_signals();
     emu_map_poison();
@@ -268,9 +270,14 @@ bool emu_run(const emu_launch *launch, const char **why) {
     emu.running = false;
     emu_map_unpoison();
     release_signals();
+    emu_race_launched(n_launches, first_epoch, emu.epoch, launch->kernel->name);
     if (failure.is_set) *why = whole_message();
     emu.launch = NULL;
     return !failure.is_set;
+}
+
+uint64_t emu_last_launch(void) {
+    return n_launches;
 }
 
 emu_counts emu_get_counts(void) {

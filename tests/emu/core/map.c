@@ -218,6 +218,11 @@ void emu_map_explain(uintptr_t at, size_t n, char out[200]) {
             out, 200, "at %" PRIuPTR " of '%s', which the op may not touch", at - m->at, m->what);
 }
 
+emu_memory *emu_map_memory(uintptr_t at) {
+    size_t place = first_behind(at);
+    return place > 0 && at < memories[place - 1]->end ? memories[place - 1] : NULL;
+}
+
 void emu_map_forget_stamps(void) {
     for (size_t i = 0; i < n_memories; i++) {
         emu_race_free(memories[i]);

@@ -24,6 +24,9 @@
 // run one after another, so of two accesses the later one finds the earlier one's stamp, whatever
 // the order would be on a GPU. Not seen: a hand-over through a third block at another place; that a
 // write comes behind reads of several blocks is always an error.
+//
+// Stamps of earlier launches say whether one that nothing orders with this launch (the driver knows
+// which those are) touched the same memory; such a launch could as well run now.
 #include "tests/emu/core/core.h"
 
 #include <stdio.h>
@@ -38,7 +41,8 @@ enum { // bits 0 and 1
     MANY_BLOCKS,
     MANY = 3,
 };
-enum { ATOMIC = 4, IN_FLIGHT = 8, SPLIT = 12 };
+enum { ATOMIC = 4, IN_FLIGHT = 8, SPLIT = 12 }; // of a write
+enum { OTHERS = 4 };                            // of a read: an unordered launch read it, too
 
 struct emu_cell {
     emu_stamp write, read;
@@ -156,6 +160,43 @@ static bool is_handed_over(emu_stamp s) {
     return false;
 }
 
+// ---- earlier launches
+
+enum { LAUNCHED = 1024 }; // launches that are remembered
+
+typedef struct launched {
+    uint64_t number;
+    emu_stamp from, end;
+    char kernel[64];
+} launched;
+
+static launched earlier[LAUNCHED];          // by number modulo LAUNCHED
+static const launched *unordered[LAUNCHED]; // with what runs now
+static size_t n_unordered;
+
+void emu_race_launched(uint64_t number, uint32_t first, uint32_t last, const char *kernel) {
+    launched *l = &earlier[number % LAUNCHED];
+    *l = (launched){number, (emu_stamp)first << EPOCH, (emu_stamp)(last + 1) << EPOCH, ""};
+    (void)snprintf(l->kernel, sizeof l->kernel, "%s", kernel);
+    n_unordered = 0;
+}
+
+void emu_set_unordered_launches(const uint64_t *numbers, size_t n) {
+    n_unordered = 0;
+    for (size_t i = 0; i < n && n_unordered < LAUNCHED; i++) {
+        const launched *l = &earlier[numbers[i] % LAUNCHED];
+        if (l->number == numbers[i]) unordered[n_unordered++] = l;
+    }
+}
+
+static const launched *reader; // the last one whose stamp made room for OTHERS
+
+static const launched *unordered_of(emu_stamp s) {
+    for (size_t i = 0; i < n_unordered; i++)
+        if (s >= unordered[i]->from && s < unordered[i]->end) return unordered[i];
+    return NULL;
+}
+
 // ---- cells
 
 // The least stamp of the running block.
@@ -185,6 +226,15 @@ static inline emu_stamp join(emu_stamp s) {
     return emu.stamp | MANY_IN_BLOCK;
 }
 
+// What of a read's stamp stays in the next one's.
+static emu_stamp others_of(emu_stamp read, emu_stamp first) {
+    if (read >= first) return read & OTHERS;
+    const launched *l = unordered_of(read);
+    if (l == NULL) return 0;
+    reader = l;
+    return OTHERS;
+}
+
 static verdict after(emu_stamp write) {
     return (write & ATOMIC) != 0 ? AFTER_ATOMIC : AFTER_WRITE;
 }
@@ -204,6 +254,7 @@ static inline __attribute__((always_inline)) verdict read_cell(
     }
     emu_stamp r = c->read;
     c->read = r < first || is_before(r) ? emu.stamp : join(r);
+    if (n_unordered > 0) c->read |= others_of(r, first);
     return FINE;
 }
 
@@ -264,13 +315,6 @@ static inline __attribute__((always_inline)) verdict touch(
     return FINE;
 }
 
-static inline bool is_split(emu_cell *c, emu_stamp first) {
-    if ((c->write & SPLIT) != SPLIT) return false;
-    if (c->write >= first) return true;
-    *c = (emu_cell){0, 0};
-    return false;
-}
-
 // Cells of memory, and what is wrong with an access to them.
 typedef struct cells {
     emu_cell *words, *bytes;
@@ -279,6 +323,18 @@ typedef struct cells {
     emu_stamp what; // the earlier access, and where
     size_t at;
 } cells;
+
+// Whether the bytes have cells of their own. Those of earlier launches are forgotten, but for reads
+// that nothing orders with this one.
+static inline bool is_split(cells *all, size_t word) {
+    emu_cell *c = &all->words[word];
+    if ((c->write & SPLIT) != SPLIT) return false;
+    if (c->write >= all->first) return true;
+    *c = (emu_cell){0, 0};
+    for (size_t i = word * 4; n_unordered > 0 && i < word * 4 + 4; i++)
+        if (unordered_of(all->bytes[i].read) != NULL) c->read = all->bytes[i].read;
+    return false;
+}
 
 // The word's cell is given to each of its bytes.
 static void split_cell(cells *all, size_t word) {
@@ -291,7 +347,7 @@ static inline __attribute__((always_inline)) verdict touch_each(
     cells *all, size_t offset, size_t n, emu_kind kind) {
     for (size_t i = offset; i < offset + n;) {
         emu_cell *c = &all->words[i / 4];
-        bool split = is_split(c, all->first);
+        bool split = is_split(all, i / 4);
         if (!split && (i % 4 != 0 || offset + n - i < 4)) {
             split_cell(all, i / 4);
             split = true;
@@ -314,6 +370,39 @@ static inline verdict touch_all(cells *all, size_t offset, size_t n, emu_kind ki
     if (kind == EMU_READ) return touch_each(all, offset, n, EMU_READ);
     if (kind == EMU_WRITE) return touch_each(all, offset, n, EMU_WRITE);
     return touch_each(all, offset, n, kind);
+}
+
+// ---- accesses after those of other launches
+
+// The unordered launch that wrote one of the bytes, or if `writes` read it; NULL: none.
+static const launched *find_unordered(
+    const emu_memory *memory, uintptr_t at, size_t n, bool writes, bool *wrote) {
+    uintptr_t base = memory->at & ~(uintptr_t)15;
+    for (size_t i = at - base; i < at - base + n; i++) {
+        const emu_cell *c = &memory->cells[i / 4];
+        bool split = (c->write & SPLIT) == SPLIT;
+        if (split) c = &memory->byte_cells[i];
+        const launched *l = unordered_of(c->write);
+        *wrote = l != NULL;
+        if (l == NULL && writes) l = unordered_of(c->read);
+        bool here = c->read >= (emu_stamp)emu.launch_epoch << EPOCH;
+        if (l == NULL && writes && here && (c->read & OTHERS) != 0) l = reader;
+        if (l != NULL) return l;
+        if (!split) i |= 3; // the bytes of a word have one cell
+    }
+    return NULL;
+}
+
+bool emu_has_touched(
+    const uint64_t *numbers, size_t n, uint64_t at, uint64_t bytes, bool writes, char who[128]) {
+    const emu_memory *memory = emu_map_memory(at);
+    if (memory == NULL || memory->cells == NULL || at + bytes > memory->end) return false;
+    bool wrote = false;
+    emu_set_unordered_launches(numbers, n);
+    const launched *l = find_unordered(memory, at, bytes, writes, &wrote);
+    n_unordered = 0;
+    if (l != NULL) (void)snprintf(who, 128, "%s %s", l->kernel, wrote ? "wrote" : "read");
+    return l != NULL;
 }
 
 // ---- words
@@ -392,6 +481,10 @@ void emu_race_forget_shared(void) {
     shared_cells = shared_byte_cells = NULL;
 }
 
+void emu_race_forget_launches(void) {
+    memset(earlier, 0, sizeof earlier);
+}
+
 void emu_race_shared(size_t offset, size_t n, emu_kind kind, const void *pc) {
     if (shared_cells == NULL) {
         shared_cells = emu_pages_open((emu_shared_area() / 4 + 1) * sizeof *shared_cells);
@@ -425,6 +518,13 @@ void emu_race_global(
         memory->cells = emu_pages_open(n_bytes(memory) / 4 * sizeof(emu_cell));
         memory->byte_cells = emu_pages_open(n_bytes(memory) * sizeof(emu_cell));
     }
+    bool wrote = false, writes = kind == EMU_WRITE || kind == EMU_ATOMIC;
+    const launched *other =
+        n_unordered == 0 ? NULL : find_unordered(memory, address, n, writes, &wrote);
+    if (other != NULL)
+        emu_fail_at(pc, "%s at %zu of '%s', which %s %s, and no event or edge orders the two",
+            deed(kind), (size_t)(address - memory->at), memory->what, other->kernel,
+            wrote ? "wrote" : "read");
     cells all = {
         memory->cells, memory->byte_cells, (emu_stamp)emu.launch_epoch << EPOCH, false, 0, 0};
     uintptr_t base = memory->at & ~(uintptr_t)15;

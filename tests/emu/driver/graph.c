@@ -30,6 +30,7 @@ struct drv_exec {
     int uses;     // the handle, and each launch that is pending
     node *nodes;
     int n;
+    uint64_t *before; // bits, a row for each node: the nodes that come before it
     bool launched;
     int lane; // of the last launch
     uint64_t seq;
@@ -217,26 +218,38 @@ kt_cu_result drv_api_cuGraphAddMemsetNode(kt_cu_node *out, kt_cu_graph graph,
 
 // ---- executable graphs
 
-// Does node `to` come after `from`, if need be through others? A node is added after those that it
-// comes after.
-static bool comes_after(const node *nodes, int to, int from) {
-    bool *later = drv_new(((size_t)to + 1) * sizeof *later);
-    later[from] = true;
-    for (int i = from + 1; i <= to; i++)
-        for (int k = 0; k < nodes[i].n_after; k++) later[i] = later[i] || later[nodes[i].after[k]];
-    bool answer = later[to];
-    free(later);
-    return answer;
+static size_t row_words(int n) {
+    return (size_t)n / 64 + 1;
+}
+
+// A node is added after those that it comes after.
+static uint64_t *find_before(const node *nodes, int n) {
+    size_t words = row_words(n);
+    uint64_t *rows = drv_new((size_t)n * words * sizeof *rows);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < nodes[i].n_after; k++) {
+            const int from = nodes[i].after[k];
+            uint64_t *row = rows + (size_t)i * words;
+            for (size_t w = 0; w < words; w++) row[w] |= rows[(size_t)from * words + w];
+            row[from / 64] |= UINT64_C(1) << (from % 64);
+        }
+    return rows;
+}
+
+// Does node `to` come after `from`, if need be through others?
+static bool comes_after(const drv_exec *exec, int to, int from) {
+    return (exec->before[(size_t)to * row_words(exec->n) + (size_t)from / 64] >> (from % 64) & 1) !=
+           0;
 }
 
 // Copies and fills of one graph that touch the same memory and that no edge orders.
-static void compare_nodes(const node_list *g) {
-    for (int i = 0; i < g->n; i++)
+static void compare_nodes(const drv_exec *exec) {
+    for (int i = 0; i < exec->n; i++)
         for (int k = 0; k < i; k++) {
             drv_access a[DRV_MAX_ACCESSES], b[DRV_MAX_ACCESSES];
-            int n_a = drv_piece_accesses(&g->nodes[i].piece, a);
-            int n_b = n_a == 0 ? 0 : drv_piece_accesses(&g->nodes[k].piece, b);
-            if (drv_clash(a, n_a, b, n_b) == NULL || comes_after(g->nodes, i, k)) continue;
+            int n_a = drv_piece_accesses(&exec->nodes[i].piece, a);
+            int n_b = n_a == 0 ? 0 : drv_piece_accesses(&exec->nodes[k].piece, b);
+            if (drv_clash(a, n_a, b, n_b) == NULL || comes_after(exec, i, k)) continue;
             drv_violation("nodes %d and %d touch the same memory, and no edge orders them", k, i);
             return;
         }
@@ -262,12 +275,13 @@ static kt_cu_result instantiate(kt_cu_exec *out, kt_cu_graph handle, kt_cu_insta
         drv_violation("flags %" PRIu64, params->flags);
         return DRV_INVALID_VALUE;
     }
-    compare_nodes(g);
     drv_exec *exec = drv_new(sizeof *exec);
     exec->uses = 1;
     exec->n = g->n;
     exec->nodes = drv_new(((size_t)g->n + 1) * sizeof *exec->nodes);
     for (int i = 0; i < g->n; i++) copy_node(&g->nodes[i], &exec->nodes[i]);
+    exec->before = find_before(exec->nodes, exec->n);
+    compare_nodes(exec);
     *out = exec->handle = drv_handle_open(DRV_EXEC, exec);
     drv.graph_changes++;
     return KT_CU_SUCCESS;
@@ -281,6 +295,7 @@ kt_cu_result drv_api_cuGraphInstantiateWithParams(
 static void drop_exec(drv_exec *exec) {
     if (--exec->uses > 0) return;
     free_nodes(exec->nodes, exec->n);
+    free(exec->before);
     free(exec);
 }
 
@@ -385,24 +400,28 @@ kt_cu_result drv_api_cuGraphLaunch(kt_cu_exec exec, kt_cu_stream stream) {
 
 // ---- running, on the device thread
 
-static void node_done(drv_graph_run *run, int done) {
+int drv_graph_pick(drv_graph_run *run, uint64_t dice) {
+    if (run->left == 0) return -1;
+    int pick = (int)(dice % (uint64_t)run->n_ready), index = run->ready[pick];
+    run->ready[pick] = run->ready[--run->n_ready];
+    return index;
+}
+
+const drv_piece *drv_graph_piece(const drv_graph_run *run, int index) {
+    return &run->exec->nodes[index].piece;
+}
+
+bool drv_graph_is_before(const drv_graph_run *run, int index, int other) {
+    return comes_after(run->exec, other, index);
+}
+
+bool drv_graph_done(drv_graph_run *run, int done) {
     for (int i = 0; i < run->exec->n; i++) {
         const node *to = &run->exec->nodes[i];
         for (int k = 0; k < to->n_after; k++)
             if (to->after[k] == done && --run->waits_for[i] == 0) run->ready[run->n_ready++] = i;
     }
-    run->left--;
-}
-
-const char *drv_graph_step(drv_graph_run *run, uint64_t dice, bool *ended, kt_cu_result *code) {
-    *ended = run->left == 0;
-    if (*ended) return NULL;
-    int pick = (int)(dice % (uint64_t)run->n_ready), index = run->ready[pick];
-    run->ready[pick] = run->ready[--run->n_ready];
-    const char *why = drv_piece_run(&run->exec->nodes[index].piece, code);
-    node_done(run, index);
-    *ended = run->left == 0;
-    return why;
+    return --run->left == 0;
 }
 
 bool drv_graph_run_uses(const drv_graph_run *run, uint64_t at, uint64_t bytes) {

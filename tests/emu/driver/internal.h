@@ -6,6 +6,7 @@
 //   context.c  device, contexts, green contexts
 //   memory.c   device and pinned memory
 //   stream.c   streams, events, the device thread that does the work
+//   order.c    what has run without an order
 //   work.c     copies, fills: checked when submitted, carried out
 //   module.c   libraries, kernels, launches
 //   graph.c    graphs
@@ -296,6 +297,15 @@ void drv_device_wake(void);                // there may be something to do now
 void drv_device_start(void);
 void drv_device_stop(void);
 
+// ---- order.c
+
+enum { DRV_MOST_UNORDERED = 256 };
+// Before a piece of the work is carried out. Gives what copies and fills of the same graph touched
+// that nothing orders with it, and tells the emulator of kernels. -1: no node of a graph.
+size_t drv_order_look(
+    const drv_work *work, int node, const drv_piece *piece, drv_access out[DRV_MOST_UNORDERED]);
+void drv_order_ran(const drv_work *work, int node, const drv_piece *piece); // after it
+
 // ---- memory.c
 
 typedef enum drv_memory_kind { DRV_DEVICE_MEMORY, DRV_PINNED_MEMORY } drv_memory_kind;
@@ -325,9 +335,11 @@ kt_cu_result drv_launch_check(const drv_launch_request *request, drv_kernel_work
 // Copies and fills: INVALID_VALUE after a violation if they touch what they may not.
 kt_cu_result drv_copy_check(const drv_copy_work *copy);
 kt_cu_result drv_fill_check(const drv_fill_work *fill);
-// One node of the graph, drawn among those that may come next. Without the lock. *ended: it was
-// the last one.
-const char *drv_graph_step(drv_graph_run *run, uint64_t dice, bool *ended, kt_cu_result *code);
+// A node, drawn among those that may come next; -1: none is left.
+int drv_graph_pick(drv_graph_run *run, uint64_t dice);
+const drv_piece *drv_graph_piece(const drv_graph_run *run, int node);
+bool drv_graph_done(drv_graph_run *run, int node); // true: it was the last one
+bool drv_graph_is_before(const drv_graph_run *run, int node, int other);
 void drv_graph_run_free(drv_graph_run *run);
 bool drv_graph_run_has(const drv_graph_run *run, const drv_library *library);
 bool drv_graph_run_uses(const drv_graph_run *run, uint64_t at, uint64_t bytes);

@@ -455,49 +455,63 @@ static void mark_event(const drv_work *work) {
         event->done_ns = drv_now_ns();
 }
 
-// Tells the emulator what copies and fills of other lanes touch that may be done at any moment.
-static void set_unordered(const drv_work *work) {
+static void add_region(const drv_access *access, emu_region **regions, size_t *n, size_t *room) {
+    if (*n == *room) {
+        *room = *room * 2 + 64;
+        *regions = realloc(*regions, *room * sizeof **regions);
+        if (*regions == NULL) abort();
+    }
+    (*regions)[(*n)++] = (emu_region){access->at, access->bytes, access->writes};
+}
+
+// Tells the emulator what copies and fills touch that may be done at any moment: those of other
+// lanes, and of the same graph.
+static void set_unordered(const drv_work *work, int node, const drv_piece *piece) {
     static emu_region *regions;
     static size_t room;
-    size_t n = 0;
+    drv_access beside[DRV_MOST_UNORDERED];
+    size_t n = 0, n_beside = drv_order_look(work, node, piece, beside);
+    for (size_t i = 0; i < n_beside; i++) add_region(&beside[i], &regions, &n, &room);
     for (int i = 0; i < DRV_MAX_STREAMS; i++)
         for (unsigned k = 0; i != work->lane && k < lanes[i].n_history && k < HISTORY; k++) {
             const past *p = &lanes[i].history[k];
             if (p->seq <= work->clock.at[i] || p->clock.at[work->lane] >= work->seq) continue;
-            for (int a = 0; a < p->n; a++) {
-                if (n == room) {
-                    room = room * 2 + 64;
-                    regions = realloc(regions, room * sizeof *regions);
-                    if (regions == NULL) abort();
-                }
-                const drv_access *access = &p->accesses[a];
-                regions[n++] = (emu_region){access->at, access->bytes, access->writes};
-            }
+            for (int a = 0; a < p->n; a++) add_region(&p->accesses[a], &regions, &n, &room);
         }
     emu_set_unordered(regions, n);
 }
 
-// One piece. The lock is given up meanwhile.
+// Gives up the lock meanwhile. NULL: done; else what is wrong.
+static const char *run_piece(
+    const drv_work *work, int node, const drv_piece *piece, kt_cu_result *code) {
+    drv_memory_show();
+    set_unordered(work, node, piece);
+    running = true;
+    (void)pthread_mutex_unlock(&drv.lock);
+    const char *why = drv_piece_run(piece, code);
+    (void)pthread_mutex_lock(&drv.lock);
+    running = false;
+    drv_order_ran(work, node, piece);
+    (void)pthread_cond_broadcast(&wake_host);
+    return why;
+}
+
+// One piece.
 static void carry_out(drv_work *work) {
     bool ended = true;
     const char *why = NULL;
     kt_cu_result code = DRV_LAUNCH_FAILED;
     if (work->kind == DRV_WORK_RECORD) {
         mark_event(work);
+    } else if (work->kind == DRV_WORK_GRAPH) {
+        int node = drv_graph_pick(work->run, drv_random()); // -1: of an empty graph
+        if (node >= 0) {
+            why = run_piece(work, node, drv_graph_piece(work->run, node), &code);
+            ended = drv_graph_done(work->run, node);
+        }
+        if (ended) graph_ended_ns = drv_now_ns();
     } else {
-        uint64_t dice = drv_random();
-        drv_memory_show();
-        set_unordered(work);
-        running = true;
-        (void)pthread_mutex_unlock(&drv.lock);
-        if (work->kind == DRV_WORK_GRAPH)
-            why = drv_graph_step(work->run, dice, &ended, &code);
-        else
-            why = drv_piece_run(&work->piece, &code);
-        (void)pthread_mutex_lock(&drv.lock);
-        running = false;
-        (void)pthread_cond_broadcast(&wake_host);
-        if (work->kind == DRV_WORK_GRAPH && ended) graph_ended_ns = drv_now_ns();
+        why = run_piece(work, -1, &work->piece, &code);
     }
     if (why != NULL) {
         drv_get_lost(code, why);
