@@ -129,7 +129,7 @@ EMU_DRIVER := $(wildcard tests/emu/*.c tests/emu/core/*.c tests/emu/driver/*.c)
 EMU_NVRTC := $(filter-out %/builtins.c,$(wildcard tests/emu/*.c tests/emu/nvrtc/*.c))
 EMU_DEVICE := $(wildcard tests/emu/device/*.cuh tests/emu/device/*.h) tests/emu/emu.h
 EMU := $B/emu/libcuda.so.1 $B/emu/libnvrtc.so.13 $B/emu/libnvrtc-builtins.so.13.0 $(EMU_DEVICE:tests/emu/%=$B/emu/%)
-emu: $(EMU)
+emu: $(EMU) | $B/setup-test
 $B/tests/emu/%.o: FLAGS += -fPIC -D_GNU_SOURCE
 $B/tests/emu/core/%.o: OPTIMIZE := $(if $(SANITIZE),-O1,-O3) -march=native
 $B/emu/libcuda.so.1: $(EMU_DRIVER:%.c=$B/%.o)
