@@ -113,6 +113,8 @@ static const emu_kernel *find(const char *name) {
     return NULL;
 }
 
+static int seconds; // that a block may take
+
 // NULL if it ran to its end, else what was said.
 static const char *run(const probe *p, uint64_t seed) {
     const struct {
@@ -120,7 +122,7 @@ static const char *run(const probe *p, uint64_t seed) {
         const uint32_t *x;
         uint32_t *ticket;
     } params = {y, x, ticket};
-    const emu_options options = {.seed = seed, .orders = p->orders};
+    const emu_options options = {.seed = seed, .orders = p->orders, .seconds = seconds};
     const emu_launch launch = {.module = module,
         .kernel = find(p->name),
         .grid = {(uint32_t)p->blocks, 1, 1},
@@ -205,7 +207,7 @@ static void wrong_shared_memory_is_found(void **state) {
             "uninitialised: read of byte 12 of shared memory (an "
             "array of 256)"},
         {"last_blocks_memory", 3, 64, 256, 1, "uninitialised: "},
-        {"dynamic_overflow", 1, 64, 256, 1, "beyond the end of an array"},
+        {"dynamic_overflow", 1, 64, 256, 1, "beyond the end of an array of 256 bytes"},
         {"static_overflow", 1, 64, 0, 1, "index 63 is beyond the end of an array"},
         {"static_overflow_by_pointer", 1, 64, 0, 1, "beyond the end of an array"},
         {"much_shared", 1, 64, 0, 1, "120000 bytes of shared memory"},
@@ -319,6 +321,23 @@ static void results_that_depend_on_the_order_are_found(void **state) {
     check(&good, 1);
     for (uint32_t i = 0; i < 64; i++) assert_int_equal(y[i], (63 - i) * 3);
     for (uint32_t i = 64; i < WORDS; i++) assert_int_equal(y[i], 0xffffffff);
+}
+
+static void a_kernel_that_does_not_end_is_stopped(void **state) {
+    (void)state;
+    static const probe probes[] = {
+        {"endless", 2, 64, 0, 1, NULL},
+        {"endless_barriers", 1, 64, 0, 1, NULL},
+    };
+    seconds = 1;
+    for (size_t i = 0; i < N(probes); i++) {
+        const char *why = run(&probes[i], i);
+        assert_non_null(why);
+        if (!strstr(why, "has run for 1 seconds") || !strstr(why, "wrong.cu:")) fail_msg("%s", why);
+    }
+    seconds = 0;
+    const probe good = {"good_reverse", 1, 64, 256, 1, NULL};
+    check(&good, 1);
 }
 
 static void messages_name_kernel_thread_and_place(void **state) {
@@ -515,6 +534,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(races_in_global_memory_are_found),
         cmocka_unit_test(some_races_need_some_orders),
         cmocka_unit_test(results_that_depend_on_the_order_are_found),
+        cmocka_unit_test(a_kernel_that_does_not_end_is_stopped),
         cmocka_unit_test(messages_name_kernel_thread_and_place),
         cmocka_unit_test(impossible_launches_are_refused),
         cmocka_unit_test(matrices_multiply),

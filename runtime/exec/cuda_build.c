@@ -60,8 +60,8 @@ static kt_status check_kernel(
                 name, kernel->params[i].size, i, KT_STR_ARG(args[i].name), args[i].bytes);
     if (n > kernel->n_params)
         return KT_FAIL(err, KT_EOP,
-            "kernel '%s' takes %d parameters, the manifest says %d: '%.*s' is too many", name,
-            kernel->n_params, n, KT_STR_ARG(args[kernel->n_params].name));
+            "kernel '%s' takes %d parameters, the manifest says %d, the last one '%.*s'", name,
+            kernel->n_params, n, KT_STR_ARG(args[n - 1].name));
     if (n < kernel->n_params)
         return KT_FAIL(err, KT_EOP, "kernel '%s' takes %d parameters, the manifest says %d", name,
             kernel->n_params, n);

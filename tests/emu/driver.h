@@ -28,7 +28,9 @@
 //                       device or pinned memory; then ":CODE" and ":sticky" (each later call fails
 //                       too). A failing call does nothing, but one that releases something does so:
 //                       the real one reports earlier trouble there. "nvrtc:..." is not ours.
-//   KOTARO_EMU_SEED     of the order of work; KOTARO_EMU_ORDERS as emu_options.orders
+//   KOTARO_EMU          how kernels are compiled: checked (the default), plain, asan
+//   KOTARO_EMU_SEED     of the order of work (1); KOTARO_EMU_ORDERS as emu_options.orders (1)
+//   KOTARO_EMU_SECONDS  of CPU time that a block of a kernel may take (30)
 //   KOTARO_EMU_REPORT   a file to which each process adds its counts at its end, a line each:
 //                       "process PID NAME", "calls.cuMemAlloc 3", "graph_launches 127", ...,
 //                       "leaks 0", "violations 0"; "fired NAME" of a call that was made to fail

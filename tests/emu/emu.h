@@ -139,6 +139,7 @@ typedef struct emu_options {
     uint64_t seed; // of the order of threads, warps and blocks
     int orders;    // 2 or more: each launch is run again from the same memory in other orders, and
                    // must write the same bytes (checked modules only)
+    int seconds;   // of CPU time that a block may take before it is said not to end; 0: 30
 } emu_options;
 void emu_configure(const emu_options *options);
 

@@ -40,8 +40,13 @@ static bool is_constant(uintptr_t at, size_t n, emu_kind kind) {
 }
 
 static void access_shared(size_t offset, size_t n, emu_kind kind, const void *pc) {
-    if (!emu_shared_has(offset, n))
-        emu_fail_at(pc, "%s %zu bytes of shared memory beyond the end of an array", verb(kind), n);
+    if (!emu_shared_has(offset, n)) {
+        size_t start, bytes;
+        emu_shared_array(offset, &start, &bytes);
+        if (start == 0) emu_fail_at(pc, "%s %zu bytes in front of shared memory", verb(kind), n);
+        emu_fail_at(pc, "%s %zu bytes of shared memory beyond the end of an array of %zu bytes",
+            verb(kind), n, bytes);
+    }
     emu_race_shared(offset, n, kind, pc);
 }
 

@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
+enum { SECONDS = 30, TICKS = 10 }; // of a block, if emu_options has none; in a second
 enum { SIGNAL_STACK_BYTES = 64 << 10, MAX_EPOCH = (1 << 30) - (1 << 26) };
 
 static emu_options options;
@@ -161,6 +163,59 @@ static void on_signal(int number, siginfo_t *info, void *context) {
     emu_fail_at(pc, "touches %p: %s", info->si_addr, why);
 }
 
+// ---- kernels that do not end
+
+static timer_t timer;
+static bool has_timer;
+static int ticks;            // since a block ended
+static uint64_t blocks_then; // that had ended at the last tick
+
+static int seconds(void) {
+    return options.seconds > 0 ? options.seconds : SECONDS;
+}
+
+static bool is_in_module(uintptr_t pc) {
+    struct dl_find_object found;
+    return _dl_find_object(emu_pointer((uintptr_t)emu.launch->kernel->call), &found) == 0 &&
+           pc >= (uintptr_t)found.dlfo_map_start && pc < (uintptr_t)found.dlfo_map_end;
+}
+
+// Stops a thread in the kernel's own code alone, as the emulator's cannot be left anywhere: else a
+// later tick does, soon.
+static void on_tick(int number, siginfo_t *info, void *context) {
+    (void)number;
+    (void)info;
+    const ucontext_t *at = context;
+    uintptr_t pc = (uintptr_t)at->uc_mcontext.gregs[REG_RIP];
+    if (emu.counts.blocks != blocks_then) ticks = 0;
+    blocks_then = emu.counts.blocks;
+    if (++ticks <= seconds() * TICKS) return;
+    const struct itimerspec soon = {{0, 1000000}, {0, 1000000}};
+    (void)timer_settime(timer, 0, &soon, NULL);
+    if (emu.fibre == NULL || !is_in_module(pc)) return;
+    emu_fail_at(emu_pointer(pc + 1),
+        "its block has run for %d seconds: a loop that never ends? (KOTARO_EMU_SECONDS)",
+        seconds());
+}
+
+// Of this thread's own time, so that a busy machine makes no difference.
+static void start_timer(void) {
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGXCPU};
+    event._sigev_un._tid = gettid();
+    const struct itimerspec each = {{0, 1000000000 / TICKS}, {0, 1000000000 / TICKS}};
+    ticks = 0;
+    has_timer = timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer) == 0;
+    if (has_timer) (void)timer_settime(timer, 0, &each, NULL);
+}
+
+static struct sigaction xcpu_before;
+
+static void stop_timer(void) {
+    if (has_timer) (void)timer_delete(timer);
+    has_timer = false;
+    sigaction(SIGXCPU, &xcpu_before, NULL);
+}
+
 static void catch_signals(void) {
     static unsigned char stack[SIGNAL_STACK_BYTES];
     runner = pthread_self();
@@ -169,9 +224,14 @@ static void catch_signals(void) {
     struct sigaction action = {
         .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     for (int i = 0; i < N_CAUGHT; i++) sigaction(caught[i], &action, &before[i]);
+    action.sa_sigaction = on_tick;
+    action.sa_flags |= SA_RESTART;
+    sigaction(SIGXCPU, &action, &xcpu_before);
+    start_timer();
 }
 
 static void release_signals(void) {
+    stop_timer();
     for (int i = 0; i < N_CAUGHT; i++) sigaction(caught[i], &before[i], NULL);
     stack_before.ss_flags &= ~SS_ONSTACK;
     sigaltstack(&stack_before, NULL);

@@ -1,6 +1,7 @@
 // Entry points' common part: the lock, counts, injected failures, and how functions are found.
 #include "tests/emu/driver/internal.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -238,17 +239,38 @@ kt_cu_result drv_api_cuDriverGetVersion(int *version) {
 
 // ---- starting
 
-static uint64_t number_of(const char *variable, uint64_t otherwise) {
+static void refuse(const char *variable, const char *expected) {
+    (void)fprintf(stderr, "emu: %s=%s is not understood: %s (tests/emu/driver.h)\n", variable,
+        getenv(variable), expected);
+    _exit(EMU_STRICT_EXIT);
+}
+
+static uint64_t number_of(const char *variable, uint64_t otherwise, uint64_t most) {
     const char *text = getenv(variable);
-    return text == NULL ? otherwise : strtoull(text, NULL, 0);
+    if (text == NULL || *text == 0) return otherwise;
+    char *end;
+    errno = 0;
+    uint64_t number = strtoull(text, &end, 0);
+    if (*text < '0' || *text > '9' || *end != 0 || errno != 0 || number > most)
+        refuse(variable, "it is a number");
+    return number;
+}
+
+static void check_mode(void) {
+    const char *mode = getenv("KOTARO_EMU");
+    if (mode == NULL || *mode == 0 || strcmp(mode, "checked") == 0) return;
+    if (strcmp(mode, "plain") != 0 && strcmp(mode, "asan") != 0)
+        refuse("KOTARO_EMU", "it is one of checked, plain, asan");
 }
 
 static kt_cu_result start(void) {
     if (drv.initialised) return KT_CU_SUCCESS;
     drv_profile_read(getenv("KOTARO_EMU_DEVICE"), &drv.profile);
     if (drv.profile.count == 0) return DRV_NO_DEVICE;
-    random_state = number_of("KOTARO_EMU_SEED", 1);
-    const emu_options options = {random_state, (int)number_of("KOTARO_EMU_ORDERS", 1)};
+    check_mode();
+    random_state = number_of("KOTARO_EMU_SEED", 1, UINT64_MAX);
+    const emu_options options = {random_state, (int)number_of("KOTARO_EMU_ORDERS", 1, 1000),
+        (int)number_of("KOTARO_EMU_SECONDS", 0, 1000000)};
     emu_configure(&options);
     drv.initialised = true;
     return KT_CU_SUCCESS;

@@ -110,6 +110,7 @@ static bool parse(const char *text, drv_profile *out) {
         if (!set_one(out, item, equals + 1)) return false;
         text += n + (text[n] == ',');
     }
+    if (out->sms < 1) return false;
     if (out->free > out->memory) out->free = out->memory;
     return true;
 }

@@ -345,6 +345,15 @@ extern "C" __global__ void kt_divide(uint32_t *y, const uint32_t *x, uint32_t *t
     y[T] = x[T] / ticket[0];
 }
 
+// Never end: `ticket` is 0.
+extern "C" __global__ void kt_endless(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    for (uint32_t i = 0; i < 9; i += ticket[0]) y[T] = x[T];
+}
+extern "C" __global__ void kt_endless_barriers(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
+    for (uint32_t i = 0; i < 9; i += ticket[0]) kt_sync();
+    y[T] = x[T];
+}
+
 extern "C" __global__ void kt_own_array(uint32_t *y, const uint32_t *x, uint32_t *ticket) {
     uint32_t own[4] = {x[0], x[1], x[2], x[3]};
     for (int32_t i = 0; i < 4; i++) own[i] += own[x[i] % 5];
