@@ -9,7 +9,8 @@
 #   make bench-load MODEL=DIR [RUNS=5]   process start to ready, in parts, against this machine's ceilings
 #   make stress     kotaro-tiny end to end while files, memory, driver or NVRTC fail, a sample
 #   make test-san   make test under the address and undefined-behaviour sanitizers
-#   make mutate     plants bugs in the kernels and shows which the tests notice: SEED (1), COUNT (66) mechanical ones
+#   make mutate     plants bugs in the kernels and shows which the tests notice: those made by hand (tests/data/mutations.txt)
+#                   and COUNT (66) mechanical ones, drawn from SEED (1)
 #   make fuzz       every fuzz target for FUZZ_SECONDS (20) each, by clang's libFuzzer
 #   make lint       format, tidy, headers, layers, Windows, pipelines       make fmt   formats
 #   make dist       dist/kotaro/ and its archive     make nvrtc      NVIDIA's run-time compiler, pinned

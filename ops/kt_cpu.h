@@ -108,7 +108,12 @@ typedef struct kt_cpu_shipped {
     }
 
 static inline void kt_cpu_unknown(const char *what, const char *name) {
-    fprintf(stderr, "kotaro: bug in an op's C file: its manifest has no %s '%s'\n", what, name);
+#ifdef __BASE_FILE__ // the file that is compiled
+    const char *file = __BASE_FILE__;
+#else
+    const char *file = "an op's C file";
+#endif
+    fprintf(stderr, "kotaro: bug in %s: its manifest has no %s '%s'\n", file, what, name);
     abort();
 }
 

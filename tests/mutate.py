@@ -13,7 +13,7 @@ same ops must pass as they are.
 --only names bugs (by hand) or, as m7, the seventh mechanical one. --fast takes those that are marked so, and no
 mechanical ones. A bug that does not compile is not counted, another one is drawn. The exit code is 1 if a bug made
 by hand is missed that is not known to be, or if one is noticed that is.
-Environment: BUILD (build), KOTARO_EMU, KOTARO_EMU_SEED, KOTARO_EMU_ORDERS (see tests/emu/emu.h).
+Environment: BUILD (build), KOTARO_EMU, KOTARO_EMU_SEED, KOTARO_EMU_ORDERS (see tests/emu/driver.h).
 """
 import argparse
 import concurrent.futures
@@ -470,6 +470,9 @@ def main():
         last = max((int(name[1:]) for name in names if re.fullmatch(r"m\d+", name)), default=0)
         known = by_hand + [next(drawn) for _ in range(last)]
         by_hand, count = [bug for bug in known if bug.name in names], 0
+        unknown = sorted(names - {bug.name for bug in by_hand})
+        if unknown:
+            sys.exit(f"mutate.py: no bug is named {', '.join(unknown)}; --list names them")
     some = by_hand + [bug for _, bug in zip(range(2 * count), mechanical(sources, args.seed, taken))]
     if args.list:
         for bug in some:

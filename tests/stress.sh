@@ -8,6 +8,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build}
 case $BUILD in /*) ;; *) BUILD=$PWD/$BUILD ;; esac
+case ${1:-} in three | tiny) ;; *) sed -n 's/^# *//;/^usage/,/^Variables/p' "$0" >&2; exit 2 ;; esac
 jobs=${JOBS:-2}
 . tests/tap.sh
 loop=$BUILD/emu/stress

@@ -39,7 +39,8 @@ static const kt_flag flags[] = {
     {"--device", "NAME", "check: auto, cuda or cpu (C implementations against themselves)",
         kt_take_device},
     {"--seed", "N", "check: repeat the tests of an earlier run", take_seed},
-    {"--quick", NULL, "check: fewer kernels: build dims and choices sampled by the seed", take_quick},
+    {"--quick", NULL, "check: fewer kernels: build dims and choices sampled by the seed",
+        take_quick},
     {"--host", NULL, "list: the host steps and their contracts", take_host},
 };
 
@@ -104,9 +105,32 @@ typedef struct checker {
     kt_op_check *check;
 } checker;
 
+// A stand-in for the driver (tests/emu/emu.h) wants to know which memory each kernel may touch.
+typedef void (*watch_function)(const kt_op_check_region *regions, size_t n);
+static watch_function stand_in_watch;
+
+static void tell_stand_in(void *ctx, const kt_op_check_region *regions, size_t n) {
+    (void)ctx;
+    stand_in_watch(regions, n);
+}
+
+static const kt_op_check_watch *find_watch(const kt_driver *driver) {
+    static const kt_op_check_watch found = {tell_stand_in, NULL};
+    kt_os_library *library = kt_os_library_open(driver->path, NULL); // the one that is open
+    if (!library) return NULL;
+    kt_os_function function = kt_os_library_function(library, "emu_watch");
+    if (!function) {
+        kt_os_library_close(library);
+        return NULL;
+    }
+    memcpy(&stand_in_watch, &function, sizeof stand_in_watch);
+    return &found; // the library stays open
+}
+
 static kt_status open_device(checker *c, const kt_args *args, const char *home, kt_err *err) {
     if (args->run.device == KT_DEVICE_CPU) return KT_OK;
-    kt_status status = kt_gpu_open(NULL, &c->gpu, err);
+    const kt_gpu_options each = {.check_each = true};
+    kt_status status = kt_gpu_open(&each, &c->gpu, err);
     if (status == KT_EDRIVER && args->run.device == KT_DEVICE_AUTO) {
         kt_log_info("no GPU: C implementations are checked against themselves");
         return KT_OK;
@@ -120,6 +144,7 @@ static kt_status open_device(checker *c, const kt_args *args, const char *home, 
         .n_packs = 1,
         .stop = args->run.stop};
     c->options.gpu = c->gpu;
+    c->options.watch = find_watch(c->gpu->driver);
     KT_TRY(kt_compiler_open(&compiler, &c->compiler, err));
     c->options.compiler = c->compiler;
     return KT_OK;
