@@ -72,7 +72,7 @@ static void make_disjoint(watched *w) {
     size_t n = w->regions.n;
     uint64_t *edges = KT_NEW_ARRAY(&w->arena, uint64_t, 2 * n + 1);
     size_t n_edges = 0;
-    qsort(w->regions.at, n, sizeof *w->regions.at, compare_places);
+    if (n > 0) qsort(w->regions.at, n, sizeof *w->regions.at, compare_places);
     for (size_t i = 0; i < n; i++) {
         edges[n_edges++] = w->regions.at[i].at;
         edges[n_edges++] = w->regions.at[i].at + w->regions.at[i].bytes;
