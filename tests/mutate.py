@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Plants bugs in the kernels and shows which of them the op tests notice.
 
-    mutate.py [--seed 1] [--count 66] [--only NAME...] [--fast] [--jobs 2] [--table FILE] [--keep DIR] [--list]
+    mutate.py [--seed 1] [--count 66] [--only NAME...] [--fast] [--jobs 2] [--table FILE] [--keep DIR] [--san] [--list]
 
 Half of the bugs are those of tests/data/mutations.txt, made by hand; the others are mechanical edits of
 ops/*/*.cu and ptx/device/*.cuh (but of machine.cuh and mma.cuh), --count of them, drawn from --seed. A bug is planted in
 a copy of ops/; a bug of a header goes in front of the kernels that include it, where its include guard keeps the
 header itself out. Then build/tests/gpu_ops runs the ops concerned over the stand-ins (tests/emu/emu.h), the quickest
-first, with one seed, then another, then under the sanitizers if build-san has them, until a test fails. Before, the
-same ops must pass as they are.
+first, with one seed, then another, then (--san) under the sanitizers of build-san, until a test fails. Before, the same
+ops must pass as they are.
 
 --only names bugs (by hand) or, as m7, the seventh mechanical one. --fast takes those that are marked so, and no
 mechanical ones. A bug that does not compile is not counted, another one is drawn. The exit code is 1 if a bug made
@@ -27,13 +27,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
 BUILD = TREE / os.environ.get("BUILD", "build")
 MACHINE = {"machine.cuh", "mma.cuh"}  # the stand-ins replace them
-SANITIZED = TREE / "build-san"  # where it is built, what is missed is tried there, too
+SANITIZED = TREE / "build-san"  # of --san
 # Stand-ins, and the seed of the op tests' sizes and numbers. The second try also runs every launch in another order.
 TRIES = ((BUILD, 1), (BUILD, 2), (SANITIZED, 1))
 SECONDS = 900  # for an op's tests at most
@@ -321,9 +322,11 @@ def cache_folder(build):
 
 
 class Runner:
-    def __init__(self, sources, work, keep):
+    def __init__(self, sources, work, keep, san):
         self.sources, self.work, self.keep = sources, work, keep
-        self.tries = [(build, seed) for build, seed in TRIES if (build / "tests/gpu_ops").exists()]
+        self.tries = TRIES if san else TRIES[:2]
+        self.lock = threading.Lock()
+        self.passed = set()  # ops that pass under the sanitizers
         self.caches = {build: cache_folder(build) for build, _ in self.tries}
         self.seconds = {}  # by op: of its tests as they are
 
@@ -335,18 +338,24 @@ class Runner:
 
     def control(self, op):
         """The op's tests without a bug: they must pass."""
-        folder = self.folder(f"control-{op}")
-        for build, seed in self.tries:
-            if build == SANITIZED:
-                continue  # make test-san does it
-            how, output, spent = run_op(folder, self.caches[build], build, op, seed, SECONDS, first=False)
-            if how:
-                fail(f"the tests of '{op}' fail without a bug ({how}, seed {seed}):\n{output[-4000:]}")
-            self.seconds[op] = max(spent, self.seconds.get(op, 0))
+        for build, seed in TRIES[:2]:
+            self.must_pass(op, build, seed)
         return op
+
+    def must_pass(self, op, build, seed):
+        folder = self.folder(f"control-{op}-{build.name}-{seed}")
+        how, output, spent = run_op(folder, self.caches[build], build, op, seed, SECONDS, first=False)
+        if how:
+            fail(f"the tests of '{op}' fail without a bug ({how}, {build.name}, seed {seed}):\n{output[-4000:]}")
+        if build != SANITIZED:
+            self.seconds[op] = max(spent, self.seconds.get(op, 0))
 
     def run_ops(self, bug, folder, build, seed):
         for op in sorted(bug.ops, key=lambda op: self.seconds.get(op, 0)):
+            with self.lock:
+                if build == SANITIZED and op not in self.passed:
+                    self.must_pass(op, build, seed)
+                    self.passed.add(op)
             limit = min(SECONDS, 60 + (20 if build == SANITIZED else 5) * self.seconds.get(op, SECONDS))
             bug.how, output, _ = run_op(folder, self.caches[build], build, op, seed, limit, first=True)
             if self.keep:
@@ -452,6 +461,7 @@ def parse():
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--table", type=Path)
     parser.add_argument("--keep", type=Path, help="a folder for what the tests print")
+    parser.add_argument("--san", action="store_true", help="try what is missed under the sanitizers, too")
     parser.add_argument("--list", action="store_true", help="print the bugs and run nothing")
     return parser.parse_args()
 
@@ -482,7 +492,7 @@ def main():
         args.keep.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kotaro-mutate-") as work:
-        runner = Runner(sources, Path(work), args.keep)
+        runner = Runner(sources, Path(work), args.keep, args.san)
         ops = sorted({op for bug in some for op in bug.ops})
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             for op in pool.map(runner.control, ops):
