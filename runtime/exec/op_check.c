@@ -20,6 +20,7 @@ struct kt_op_check {
     const char *folder;
     kt_pool *pool;
     KT_VEC(checked_op) ops;
+    kt_buf last; // why the last reported test failed
 };
 
 // ---- opening
@@ -115,6 +116,7 @@ void kt_op_check_close(kt_op_check *check) {
         kt_os_remove(kt_path_join(&check->arena, check->folder, kt_str_z(&check->arena, names[i])));
     if (check->folder) kt_os_remove(check->folder);
     kt_pool_close(check->pool);
+    kt_buf_deinit(&check->last);
     kt_arena_deinit(&check->arena);
     free(check);
 }
@@ -392,6 +394,7 @@ kt_status kt_op_check_run(
     *out = (kt_op_check_result){
         .op = op->op, .none = nothing_to_do(check, op), .n_builds = op->n_builds};
     *err = (kt_err){0};
+    kt_buf_clear(&check->last);
     for (size_t k = 0; k < op->list.cases.n; k++) {
         const kt_check_case *c = &op->list.cases.at[k];
         if (check->options.stop && *check->options.stop)
@@ -400,8 +403,13 @@ kt_status kt_op_check_run(
         double worst[KT_DTYPE_COUNT] = {0};
         kt_check_end end = run_case(check, c, worst, &describe, &why, err);
         int n_failed = count_case(check, out, c, end, worst);
-        if (end == KT_CHECK_BROKEN && n_failed <= REPORTED)
-            kt_buf_printf(report, "  %s\n%s", describe.at, why.n ? why.at : "");
+        if (end == KT_CHECK_BROKEN && n_failed <= REPORTED) {
+            const char *text = why.n ? why.at : "";
+            bool again = check->last.n > 0 && strcmp(check->last.at, text) == 0;
+            kt_buf_printf(report, "  %s\n%s", describe.at, again ? "    the same\n" : text);
+            kt_buf_clear(&check->last);
+            kt_buf_printf(&check->last, "%s", text);
+        }
         kt_buf_deinit(&describe);
         kt_buf_deinit(&why);
         if (err->code != KT_OK) return err->code; // the folder

@@ -91,4 +91,8 @@ sed -i 's/"x")/"w")/' "$tmp/name/row_max/row_max.c"
 check name
 grep -q "bug in .*row_max.c: its manifest has no tensor 'w'" "$tmp/err"
 result $? 'a wrong name in a C implementation is told with its file'
+sed 's/kt_sync();/__syncthreads();/' "$tmp/good/row_max/row_max.cu" >"$tmp/wrong/row_max/row_max.cu"
+check wrong
+[ "$(grep -c "row_max.cu(11): error: '__syncthreads': .*: kt_sync$" "$tmp/out")" = 1 ] && grep -q '^    the same$' "$tmp/out"
+result $? 'a function of CUDA is told once, with that to take instead'
 echo "1..$n"

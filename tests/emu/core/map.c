@@ -204,8 +204,8 @@ void emu_map_explain(uintptr_t at, size_t n, char out[200]) {
     else if (m == NULL || at >= m->end + 4096)
         (void)snprintf(out, 200, "no memory is there");
     else if (at + n > m->end)
-        (void)snprintf(out, 200, "%" PRIuPTR " bytes behind the end of '%s' (%" PRIuPTR " bytes)",
-            at + n - m->end, m->what, m->end - m->at);
+        (void)snprintf(
+            out, 200, "%" PRIuPTR " bytes behind the end of '%s'", at + n - m->end, m->what);
     else if (at < m->at)
         (void)snprintf(out, 200, "in front of '%s'", m->what);
     else if (s != NULL && at + n > s->end && at < s->end + 4096)

@@ -280,8 +280,7 @@ static kt_cu_result start(void) {
 __attribute__((constructor)) static void read_failures(void) {
     const char *text = getenv("KOTARO_EMU_FAIL");
     if (text == NULL || add_failures(text)) return;
-    (void)fprintf(stderr, "emu: KOTARO_EMU_FAIL=%s is not understood (tests/emu/driver.h)\n", text);
-    _exit(EMU_STRICT_EXIT);
+    refuse("KOTARO_EMU_FAIL", "NAME:N of a function that the runtime uses, call:N or alloc:N");
 }
 
 kt_cu_result drv_api_cuInit(unsigned flags) {

@@ -1,6 +1,7 @@
 #include "tests/emu/nvrtc/source.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,23 @@ static const char *const allowed_words[] = {
     "__CUDACC_RTC__",
     "__FILE__",
     "__LINE__",
+};
+// What those who know CUDA write first.
+static const struct {
+    const char *word, *ours;
+} remedies[] = {
+    {"__syncthreads", "kt_sync"},
+    {"__syncwarp", "kt_sync_warp"},
+    {"__shared__", "KT_SHARED, KT_SHARED_DYNAMIC"},
+    {"__shfl_sync", "kt_shfl"},
+    {"__shfl_xor_sync", "kt_shfl_xor"},
+    {"__ballot_sync", "kt_ballot"},
+    {"__popc", "kt_popcount"},
+    {"__threadfence", "kt_fence"},
+    {"__float_as_uint", "kt_bits"},
+    {"__uint_as_float", "kt_float"},
+    {"__float2half", "kt_to_f16"},
+    {"__half2float", "kt_to_f32"},
 };
 static const char *const allowed_headers[] = {"<stdint.h>", "<stddef.h>"};
 
@@ -97,6 +115,13 @@ static void check_word(reader *r, const char *at, size_t n) {
     if (n < 3 || at[0] != '_' || at[1] != '_') return;
     for (size_t i = 0; i < sizeof allowed_words / sizeof allowed_words[0]; i++)
         if (is(at, n, allowed_words[i])) return;
+    char with_remedy[160];
+    for (size_t i = 0; i < sizeof remedies / sizeof remedies[0]; i++) {
+        if (!is(at, n, remedies[i].word)) continue;
+        (void)snprintf(with_remedy, sizeof with_remedy, "%s: %s", why, remedies[i].ours);
+        fail(r, at, n, with_remedy);
+        return;
+    }
     fail(r, at, n, why);
 }
 
