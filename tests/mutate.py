@@ -251,7 +251,7 @@ EMULATOR = [
     ("alignment", r"misaligned"),
     ("bounds", r"beyond|behind|in front of|may not touch|of an input|touches|no memory is there|stack|overwritten"),
     ("order", r"depends on the order"),
-    ("fault", r"divides an integer|reaches code|converts|shifts"),
+    ("fault", r"divides an integer|reaches code|converts|is shifted"),
 ]
 TESTS = [
     ("compiler", r"does not compile"),
