@@ -184,8 +184,9 @@ EMU_TESTS := $B/tests/gpu_ops:1/2 $B/tests/gpu_ops:2/2 $B/tests/gpu_planted $B/t
 test: export KOTARO_QUICK := 1
 test test-all: all $B/fabricate $(TEST_PROGRAMS) $(GPU_PROGRAMS) $(PLAIN_FUZZ) $(EMU) $(STRESS)
 	@tools/fetch_nvrtc.sh --pinned || tools/fetch_nvrtc.sh || echo "tests that need NVRTC will fail"
-	@BUILD=$B $(if $(SAN),KOTARO_EMU=asan) TEST_SECONDS=$${TEST_SECONDS:-$(if $(SAN)$(filter test-all,$@),7200,900)} \
-	    tests/run.sh $(filter-out $(NOT_WITH_SAN),$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh) --emu $(EMU_TESTS) $(if $(filter test-all,$@),$B/tests/gpu_pixels)
+	@BUILD=$B $(if $(SAN),KOTARO_EMU=asan) TEST_SECONDS=$${TEST_SECONDS:-$(if $(SAN)$(filter test-all,$@),7200,1800)} \
+	    tests/run.sh $(filter-out %/test_kernels,$(TEST_PROGRAMS)) $(wildcard tests/*_test.sh) \
+	    --beside $(filter-out $(NOT_WITH_SAN),$B/tests/test_kernels) --emu $(EMU_TESTS) $(if $(filter test-all,$@),$B/tests/gpu_pixels)
 
 test-gpu: all $(GPU_PROGRAMS) $B/tests/test_text
 	@BUILD=$B tests/run.sh --gpu $(GPU_PROGRAMS) $(wildcard tests/gpu/*.sh)

@@ -1,11 +1,12 @@
 #!/bin/sh
 # Runs test programs and shell tests, which all speak TAP, and adds up their results. The last line is
 # "N passed, N failed, N skipped"; the exit status is 1 if anything failed.
-# usage: run.sh [--gpu] PROGRAM... [--emu PROGRAM...]
-#   --gpu   all are skipped where there is no NVIDIA GPU
-#   --emu   those after it run over the stand-ins for driver and NVRTC (tests/emu/emu.h), several at a time;
-#           gpu_ops:1/2 is the first half of its ops
-# Variables: BUILD (build), TEST_SECONDS (per program, 900), JOBS (processors). Each program's output is kept in $BUILD/tests/*.log.
+# usage: run.sh [--gpu] PROGRAM... [--beside PROGRAM... --emu PROGRAM...]
+#   --gpu     all are skipped where there is no NVIDIA GPU
+#   --beside  those after it need one processor and no GPU: they run several at a time, as do
+#   --emu     those that run over the stand-ins for driver and NVRTC (tests/emu/emu.h)
+# gpu_ops:1/2 is the first half of its ops.
+# Variables: BUILD (build), TEST_SECONDS (per program, 1800), JOBS (processors). Each program's output is kept in $BUILD/tests/*.log.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 BUILD=${BUILD:-build}
@@ -44,7 +45,13 @@ one() { # one PREFIX PROGRAM[:SHARD]; PREFIX emu.: where something must be run, 
     esac
     log=$logs/$name.log
     status=0
-    timeout -k 10 "${TEST_SECONDS:-900}" "./$program" >"$log" 2>&1 </dev/null || status=$?
+    over=
+    if [ "$1" = emu. ]; then
+        unset KOTARO_CACHE_DIR
+        export KOTARO_EMU_STRICT=1 # what the driver complains of fails, whatever the test looks at
+        over=tests/emulate.sh
+    fi
+    timeout -k 10 "${TEST_SECONDS:-1800}" $over "./$program" >"$log" 2>&1 </dev/null || status=$?
     counts=$(count "$log" "$status")
     case $1$counts in 'emu.0 0 '*)
         echo 'not ok - nothing was run over the stand-ins' >>"$log"
@@ -57,7 +64,7 @@ $counts
 EOT
     echo "$name: $p passed, $f failed, $s skipped"
     if [ "$f" -gt 0 ]; then
-        [ "$status" != 124 ] || echo "    it ran longer than ${TEST_SECONDS:-900} s"
+        [ "$status" != 124 ] || echo "    it ran longer than ${TEST_SECONDS:-1800} s"
         # What failed, with the lines that say why; a crash says it at the end.
         if grep -q '^not ok' "$log"; then
             grep -v -e '^ok ' -e ' # SKIP' -e '^1\.\.' "$log" | head -60 | sed 's/^/    /'
@@ -71,7 +78,7 @@ EOT
 }
 
 if [ "${1:-}" = --one ]; then
-    text=$(one "$2" "$3") # at once: others write, too
+    text=$(one "${2#beside}" "$3") # at once: others write, too
     echo "$text"
     exit 0
 fi
@@ -90,22 +97,28 @@ fi
 mkdir -p "$logs"
 rm -f "$logs"/*.count
 cache "$BUILD/test-cache"
-while [ $# -gt 0 ] && [ "$1" != --emu ]; do
-    if [ -n "$no_gpu" ]; then
-        echo "$(basename "$1" .sh): skipped: no NVIDIA GPU ($no_gpu)"
-        echo "0 0 1" >"$logs/$(basename "$1" .sh).count"
-    else
-        one '' "$1"
-    fi
-    shift
+kind=
+for program; do
+    case $program in
+    --beside | --emu) kind=$program ;;
+    *)
+        if [ -n "$no_gpu" ]; then
+            echo "$(basename "$program" .sh): skipped: no NVIDIA GPU ($no_gpu)"
+            echo "0 0 1" >"$logs/$(basename "$program" .sh).count"
+        elif [ -z "$kind" ]; then
+            one '' "$program"
+        fi
+        ;;
+    esac
 done
-if [ $# -gt 1 ]; then
-    shift
-    unset KOTARO_CACHE_DIR
-    export KOTARO_EMU_STRICT=1 # what the driver complains of fails, whatever the test looks at
-    # Where it cannot begin, that is a failure, not an absence.
-    printf "%s\n" "$@" | tests/emulate.sh xargs -P "${JOBS:-$(nproc)}" -n 1 "$0" --one emu. || echo "0 1 0" >"$logs/emu.count"
-fi
+kind=
+for program; do
+    case $program in
+    --beside) kind=beside ;;
+    --emu) kind=emu. ;;
+    *) case $kind in beside | emu.) echo "$kind $program" ;; esac ;;
+    esac
+done | xargs -r -P "${JOBS:-$(nproc)}" -n 2 "$0" --one
 summary=$(cat "$logs"/*.count | awk '{ p += $1; f += $2; s += $3 } END { print p + 0 " passed, " f + 0 " failed, " s + 0 " skipped" }')
 echo "$summary" >"$logs/summary"
 echo "$summary"
