@@ -38,9 +38,8 @@ const char *const emu_flags[] = {
 // Frame pointers and tables for unwinding are for the sanitizers' reports.
 const emu_mode_row emu_modes[EMU_N_MODES] = {
     [EMU_CHECKED] = {"checked",
-        {"-O1", "-g1", "-fsanitize=thread,alignment,bounds,shift,float-cast-overflow",
-            "-fno-plt", "--param=tsan-instrument-func-entry-exit=0",
-            "-fno-asynchronous-unwind-tables", NULL}},
+        {"-O1", "-g1", "-fsanitize=thread,alignment,bounds,shift,float-cast-overflow", "-fno-plt",
+            "--param=tsan-instrument-func-entry-exit=0", "-fno-asynchronous-unwind-tables", NULL}},
     [EMU_PLAIN] = {"plain", {"-O2", "-g1", "-fno-plt", "-fno-asynchronous-unwind-tables",
                                 "-fno-tree-loop-distribute-patterns", NULL}},
     [EMU_ASAN] = {"asan", {"-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize=vptr",
