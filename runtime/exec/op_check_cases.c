@@ -266,7 +266,8 @@ static void push_mixtures(lister *l, const case_list *cases) {
     for (int k = 0; k < n; k++) {
         choose(&a, all, start, k, chosen);
         if (a.store >= 0) // 7: the stride of choose_ports
-            chosen[a.store] = KT_STORE_COUNT + (int)((first + 7 * k * linear) % KT_STORE_COUNT);
+            chosen[a.store] =
+                KT_STORE_COUNT + (int)((first + (int64_t)7 * k * linear) % KT_STORE_COUNT);
         push_row(l, cases->at.at[k % n_cases], chosen);
     }
 }
