@@ -121,10 +121,23 @@ static void take_shard(kt_op_check_options *o, int mine, int n_shards) {
     o->n_only = (int)kept.n;
 }
 
+// "2/3"
+static bool read_shard(const char *text, int *mine, int *n_shards) {
+    kt_str all = kt_str_from(text);
+    ptrdiff_t slash = kt_str_find(all, '/');
+    int64_t first, second;
+    if (slash < 0 || !kt_str_to_i64(kt_str_slice(all, 0, (size_t)slash), &first) ||
+        !kt_str_to_i64(kt_str_slice(all, (size_t)slash + 1, all.n), &second))
+        return false;
+    *mine = (int)first;
+    *n_shards = (int)second;
+    return 1 <= first && first <= second && second <= 99;
+}
+
 static kt_status choose_ops(kt_op_check_options *o, kt_diag *diag, kt_err *err) {
     int mine = 1, n_shards = 1, n = 0;
     const char *shard = kt_os_getenv("KOTARO_SHARD");
-    if (shard && (sscanf(shard, "%d/%d", &mine, &n_shards) != 2 || mine < 1 || mine > n_shards))
+    if (shard && !read_shard(shard, &mine, &n_shards))
         return KT_FAIL(err, KT_EUSAGE, "KOTARO_SHARD is '%s', expected 1/2 and the like", shard);
     o->only = words(kt_os_getenv("KOTARO_OPS"), &o->n_only);
     if (!shard) return KT_OK;

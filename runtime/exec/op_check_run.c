@@ -147,6 +147,7 @@ static void make_differ(run *r, int port) {
     const kt_check_tensor *want = r->side->differ ? &r->side->differ[port] : NULL;
     const kt_tensor *t = &r->o->plan->tensors[r->tensors[port]];
     if (!want || !want->at || kt_dtype_is_float(t->dtype) || !in_region(t, false)) return;
+    KT_ASSERT(r->act.image != NULL); // it has a tensor
     for (int64_t i = 0; i < t->bytes && i < want->bytes; i++)
         r->act.image[t->offset - r->act.from + i] =
             (unsigned char)~((const unsigned char *)want->at)[i];
